@@ -1,0 +1,100 @@
+//! Iterative solvers for operators without a closed form. Sums run in f64; a batch is solved in lock-step, each item with its own steps.
+
+use crate::{Array, Error, ForwardOperator, Noise, Result, Stream};
+
+/// Relative residual at which conjugate gradients stop.
+const TOLERANCE: f64 = 1e-6;
+const MAX_ITERATIONS: usize = 500;
+
+/// Conjugate gradients for `M x = b`, `M` symmetric positive (semi-)definite, started at zero: Hestenes and Stiefel (1952).
+///
+/// Each item of the batch has its own step sizes, so its result does not depend on the rest of the batch. Iterates until
+/// every residual is below `tolerance ||b||`, or for `max_iterations`, whichever comes first; on a semi-definite `M` with `b`
+/// in its range the limit is the least-norm solution.
+///
+/// # Errors
+/// Those of `apply`; [`Error::Numerical`] if the iteration leaves the finite numbers.
+pub fn conjugate_gradient(
+    apply: impl Fn(&Array) -> Result<Array>,
+    b: &Array,
+    tolerance: f64,
+    max_iterations: usize,
+) -> Result<Array> {
+    let mut x = b.scale(0.0);
+    let mut r = b.clone();
+    let mut p = r.clone();
+    let mut rr = squares(&r)?;
+    let stop: Vec<f64> = rr.iter().map(|v| v * tolerance * tolerance).collect();
+    for _ in 0..max_iterations {
+        let active: Vec<bool> = rr.iter().zip(&stop).map(|(v, s)| v > s && *v > 0.0).collect();
+        if !active.iter().any(|&a| a) {
+            return Ok(x);
+        }
+        let mp = apply(&p)?;
+        let pmp = inner(&p, &mp)?;
+        let alpha: Vec<f64> =
+            (0..rr.len()).map(|i| if active[i] && pmp[i] > 0.0 { rr[i] / pmp[i] } else { 0.0 }).collect();
+        if alpha.iter().any(|a| !a.is_finite()) {
+            return Err(Error::Numerical { what: "conjugate gradients".into(), reason: "a step is not finite".into() });
+        }
+        x.add_scaled(1.0, &p.scale_items(&factors(&alpha)?)?)?;
+        r.add_scaled(-1.0, &mp.scale_items(&factors(&alpha)?)?)?;
+        let rr_new = squares(&r)?;
+        let beta: Vec<f64> = (0..rr.len()).map(|i| if active[i] { rr_new[i] / rr[i] } else { 0.0 }).collect();
+        // A finished item keeps alpha = 0, so its direction no longer matters and its solution stays as it is.
+        p = r.add(&p.scale_items(&factors(&beta)?)?)?;
+        for i in 0..rr.len() {
+            if active[i] {
+                rr[i] = rr_new[i];
+            }
+        }
+    }
+    Ok(x)
+}
+
+fn squares(a: &Array) -> Result<Vec<f64>> {
+    inner(a, a)
+}
+
+/// `Re <a_i, b_i>` per item.
+fn inner(a: &Array, b: &Array) -> Result<Vec<f64>> {
+    Ok(a.dot_items(b)?.to_f32()?.iter().map(|&v| f64::from(v)).collect())
+}
+
+fn factors(values: &[f64]) -> Result<Array> {
+    Array::from_vec(&[values.len()], values.iter().map(|&v| v as f32).collect())
+}
+
+/// `(A^H A + lambda)^-1 b` by conjugate gradients.
+pub(crate) fn solve_normal<A: ForwardOperator + ?Sized>(a: &A, b: &Array, lambda: f64) -> Result<Array> {
+    if !(lambda > 0.0 && lambda.is_finite()) {
+        let reason = format!("expected a positive number, got {lambda}");
+        return Err(Error::Parameter { what: "solve_normal".into(), name: "lambda".into(), reason });
+    }
+    conjugate_gradient(|x| a.normal(x)?.combine(1.0, x, lambda), b, TOLERANCE, MAX_ITERATIONS)
+}
+
+/// `A^+ y` by conjugate gradients on `A^H A x = A^H y`, damped by `(rcond ||A||)^2` so that singular values below the cut do
+/// not enter.
+pub(crate) fn pseudo_inverse<A: ForwardOperator + ?Sized>(a: &A, y: &Array) -> Result<Array> {
+    let cut = (a.rcond() * a.norm()?).powi(2);
+    conjugate_gradient(|x| a.normal(x)?.combine(1.0, x, cut), &a.adjoint(y)?, TOLERANCE, MAX_ITERATIONS)
+}
+
+/// `||A||` by power iteration on `A^H A`, to about 1e-6 relative where the largest singular values are separated.
+pub(crate) fn power_iteration<A: ForwardOperator + ?Sized>(a: &A) -> Result<f64> {
+    let mut x = Noise::new(0, vec![Stream::default()]).normal(a.domain())?;
+    let mut estimate = 0.0;
+    for _ in 0..200 {
+        let norm = x.norm();
+        if norm == 0.0 {
+            return Ok(0.0);
+        }
+        x = a.normal(&x.scale(1.0 / norm))?;
+        let previous = std::mem::replace(&mut estimate, x.norm().sqrt());
+        if (estimate - previous).abs() <= 1e-7 * estimate {
+            break;
+        }
+    }
+    Ok(estimate)
+}

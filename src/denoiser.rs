@@ -1,0 +1,60 @@
+//! What images look like: the mean of the clean image given a noisy one.
+
+use operators::{Array, Space};
+
+use crate::Result;
+
+/// `E[x0 | x0 + sigma z = x]`: the only thing a sampler knows of a score model, in data units.
+///
+/// By Tweedie's formula it is the score in other words: `grad log p_sigma(x) = (denoise(x, sigma) - x) / sigma^2`. Networks that
+/// predict epsilon, v, x0 or a flow, VP time and pixel ranges such as [-1, 1] are converted once, behind this trait.
+/// Arrays are batches `[batch, space...]`; an item's result never depends on the other items.
+pub trait Denoiser: Send + Sync {
+    /// Shape and element type of one image.
+    fn space(&self) -> &Space;
+    /// The smallest and the largest noise level it knows, in data units.
+    fn sigma_range(&self) -> (f64, f64);
+    /// `E[x0 | x0 + sigma z = x]`.
+    ///
+    /// # Errors
+    /// If `x` is not of this space, or the computation fails.
+    fn denoise(&self, x: &Array, sigma: f64) -> Result<Array>;
+    /// The same, kept ready to be differentiated.
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    fn linearize(&self, x: &Array, sigma: f64) -> Result<Linearization<'_>>;
+}
+
+/// A denoised image and the transposed Jacobian there.
+///
+/// An object rather than a closure argument because DPS needs the residual at `x0` before it has a cotangent, and
+/// covariance-corrected methods pull back several times from one forward pass.
+pub struct Linearization<'a> {
+    /// `E[x0 | x]`.
+    pub x0: Array,
+    pull_back: PullBack<'a>,
+}
+
+type PullBack<'a> = Box<dyn Fn(&Array) -> Result<Array> + 'a>;
+
+impl<'a> Linearization<'a> {
+    /// From the denoised image and `v -> (d x0 / d x)^T v`.
+    pub fn new(x0: Array, pull_back: impl Fn(&Array) -> Result<Array> + 'a) -> Self {
+        Self { x0, pull_back: Box::new(pull_back) }
+    }
+
+    /// `(d x0 / d x)^T v`, the transpose taken over the real degrees of freedom.
+    ///
+    /// # Errors
+    /// If `v` is not shaped like `x0`, or the computation fails.
+    pub fn vjp(&self, v: &Array) -> Result<Array> {
+        (self.pull_back)(v)
+    }
+}
+
+impl std::fmt::Debug for Linearization<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linearization").field("x0", &self.x0.shape()).finish_non_exhaustive()
+    }
+}

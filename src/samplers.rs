@@ -1,0 +1,141 @@
+//! Ways to draw an image from `p(x | y)`: the trait, and the one list of methods.
+
+use std::ops::ControlFlow;
+
+use operators::spec::{self, Parameter};
+use operators::{Array, ForwardOperator, Noise, Space, Spec};
+
+use crate::denoiser::Denoiser;
+use crate::{Error, Result};
+
+/// A way to draw from `p(x | y)`, or an estimate of `x` where the method is not probabilistic.
+///
+/// A sampler owns its loop, because the loop is the algorithm. It never asks which operator or which network it has.
+pub trait Sampler: Send + Sync + std::fmt::Debug {
+    /// One image per item of `problem.y`: `[batch, domain...]`.
+    ///
+    /// # Errors
+    /// Those of the operator and the prior; [`Error::Interrupted`] when the observer breaks; [`Error::Numerical`] when the
+    /// iteration leaves the finite numbers.
+    fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array>;
+
+    /// How often the network is evaluated per image, a pull-back counted separately: `(denoise, vjp)`. `(0, 0)` for a method that does not use the prior.
+    fn evaluations(&self) -> (usize, usize);
+}
+
+/// What was measured: `y = A(x) + noise_std z`.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a> {
+    /// `A`.
+    pub operator: &'a dyn ForwardOperator,
+    /// `[batch, range...]`.
+    pub y: &'a Array,
+    /// Standard deviation of the measurement noise in data units; of the real and of the imaginary part where `y` is complex.
+    pub noise_std: f64,
+}
+
+/// What a run of a sampler may touch besides its arguments.
+pub struct Run<'a> {
+    /// The streams of the batch: one per item of `y`.
+    pub noise: &'a mut Noise,
+    /// Who watches.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// Who watches a run, and may end it. Reading an array of [`Progress`] is a synchronisation on an accelerator: look only when needed.
+pub trait Observer {
+    /// After each step; `Break` ends the run with [`Error::Interrupted`].
+    fn step(&mut self, at: &Progress<'_>) -> ControlFlow<()>;
+}
+
+/// An observer that watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn step(&mut self, _at: &Progress<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps done, from 1.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The noise level that was denoised, in data units.
+    pub sigma: f64,
+    /// The estimate of the clean image.
+    pub x0: &'a Array,
+}
+
+impl Run<'_> {
+    /// Tells the observer.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it breaks.
+    pub fn report(&mut self, at: &Progress<'_>) -> Result<()> {
+        match self.observer.step(at) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+}
+
+/// One method of the registry: `recon samplers` prints it, `--sampler` builds it, the proofs run on it.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name in a specification.
+    pub name: &'static str,
+    /// One line for the help.
+    pub about: &'static str,
+    /// The paper.
+    pub reference: &'static str,
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+    /// Builds it.
+    pub build: fn(&Spec) -> Result<Box<dyn Sampler>>,
+}
+
+impl spec::Entry for Entry {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn shorthand(&self) -> Option<&'static str> {
+        None
+    }
+    fn parameters(&self) -> &'static [Parameter] {
+        self.parameters
+    }
+}
+
+/// All methods, in the order of the help.
+pub const SAMPLERS: &[Entry] = &[];
+
+/// The method that `spec` (`dps:steps=1000,zeta=0.5`) names.
+///
+/// # Errors
+/// As [`operators::build`].
+pub fn build(spec: &Spec) -> Result<Box<dyn Sampler>> {
+    let (entry, spec) = spec.resolve("sampler", SAMPLERS)?;
+    (entry.build)(&spec)
+}
+
+/// Checks that prior and operator speak of the same images, and returns the batch size.
+///
+/// # Errors
+/// [`Error::Mismatch`] where they do not.
+pub fn check(problem: &Problem<'_>, prior: &dyn Denoiser, run: &Run<'_>) -> Result<usize> {
+    let (domain, space): (&Space, &Space) = (problem.operator.domain(), prior.space());
+    if domain != space {
+        let message = format!("the operator measures images of {domain}, the prior knows images of {space}");
+        return Err(Error::Mismatch(message));
+    }
+    let batch = problem.operator.range().check(problem.y, "the measurement y")?;
+    if run.noise.batch() != batch {
+        return Err(Error::Mismatch(format!("{batch} measurements, {} noise streams", run.noise.batch())));
+    }
+    Ok(batch)
+}
