@@ -10,6 +10,7 @@ mod error;
 mod noise;
 mod space;
 
+pub mod fourier;
 pub mod registry;
 pub mod solve;
 pub mod spec;
