@@ -56,7 +56,12 @@ pub(crate) fn mirrored(j: i64, length: usize) -> usize {
 /// # Errors
 /// [`Error::Shape`] if `images` are not `[channels, height, width]`; [`Error::Unsupported`] for a kernel that is empty, zero or
 /// not finite.
-pub fn blur(images: &Space, kernel: &Array2<f64>, boundary: Boundary, facts: Vec<Fact>) -> Result<Box<dyn ForwardOperator>> {
+pub fn blur(
+    images: &Space,
+    kernel: &Array2<f64>,
+    boundary: Boundary,
+    facts: Vec<Fact>,
+) -> Result<Box<dyn ForwardOperator>> {
     let &[_, height, width] = images.shape() else {
         let expected = "images [channels, height, width]".into();
         return Err(Error::Shape { what: "blur".into(), expected, got: images.shape().to_vec() });
@@ -149,8 +154,16 @@ pub(crate) const MOTION: Entry = Entry {
     shorthand: None,
     parameters: &[
         Parameter { name: "length", default: "15", about: "length of the path in pixels" },
-        Parameter { name: "angle", default: "0", about: "direction of the line in degrees, anticlockwise from the columns axis" },
-        Parameter { name: "intensity", default: "none", about: "how shaky the path is, from 0 to 1; its direction is random" },
+        Parameter {
+            name: "angle",
+            default: "0",
+            about: "direction of the line in degrees, anticlockwise from the columns axis",
+        },
+        Parameter {
+            name: "intensity",
+            default: "none",
+            about: "how shaky the path is, from 0 to 1; its direction is random",
+        },
         Parameter { name: "seed", default: "0", about: "seed of the path" },
         BOUNDARY,
     ],
@@ -193,7 +206,11 @@ pub(crate) const FILE: Entry = Entry {
     reference: "a kernel of one's own",
     shorthand: None,
     parameters: &[
-        Parameter { name: "file", default: "", about: "the kernel, .npy [height, width]; used as it is, centre at size / 2" },
+        Parameter {
+            name: "file",
+            default: "",
+            about: "the kernel, .npy [height, width]; used as it is, centre at size / 2",
+        },
         BOUNDARY,
     ],
     examples: &[],
@@ -208,7 +225,8 @@ fn read_kernel(path: &Path) -> Result<Array2<f64>> {
     let values = read_npy(path)?;
     let shape = values.shape().to_vec();
     let kernel = values.into_dimensionality::<Ix2>();
-    let kernel = kernel.map_err(|_| unusable(path, format!("expected a kernel [height, width], got shape {shape:?}")))?;
+    let kernel =
+        kernel.map_err(|_| unusable(path, format!("expected a kernel [height, width], got shape {shape:?}")))?;
     if kernel.iter().any(|v| !v.is_finite()) || kernel.iter().all(|&v| v == 0.0) {
         return Err(unusable(path, "expected a kernel of finite numbers, not all zero"));
     }

@@ -74,7 +74,11 @@ pub(crate) const BICUBIC: Entry = Entry {
     about: "a smaller image: bicubic with antialiasing, as MATLAB's imresize",
     reference: "Keys, Cubic convolution interpolation for digital image processing, IEEE TASSP 1981; MATLAB imresize",
     shorthand: Some("factor"),
-    parameters: &[Parameter { name: "factor", default: "4", about: "how many times smaller each side becomes, at least 1" }],
+    parameters: &[Parameter {
+        name: "factor",
+        default: "4",
+        about: "how many times smaller each side becomes, at least 1",
+    }],
     examples: &["sr-4x", "sr:factor=2", "sr:factor=2.5"],
     build: |spec, context| Ok(Box::new(super_resolution(&context.image, spec.number("factor", 4.0, 1.0..=1e3)?)?)),
 };

@@ -14,7 +14,8 @@ use crate::{DType, Error, ForwardOperator, Result, Space};
 pub fn gray(images: &Space) -> Result<Box<dyn ForwardOperator>> {
     let &[3, height, width] = images.shape() else {
         let channels = images.shape().first().copied().unwrap_or(0);
-        let reason = format!("expected colour images of 3 channels, got {channels}; an image of one channel is grey already");
+        let reason =
+            format!("expected colour images of 3 channels, got {channels}; an image of one channel is grey already");
         return Err(Error::Unsupported { what: "gray".into(), reason });
     };
     let shape = [1, height, width];

@@ -13,6 +13,7 @@ mod noise;
 mod space;
 
 pub mod blur;
+pub mod check;
 pub mod compose;
 pub mod denoise;
 pub mod downsample;

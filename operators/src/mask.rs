@@ -37,7 +37,8 @@ impl Mask {
             let reason = "expected at least one pixel to be kept, every one is removed".into();
             return Err(Error::Unsupported { what: "mask".into(), reason });
         }
-        let item = |value: fn(bool) -> f32| Array::from_vec(&space.batched(1), full.iter().map(|&k| value(k)).collect());
+        let item =
+            |value: fn(bool) -> f32| Array::from_vec(&space.batched(1), full.iter().map(|&k| value(k)).collect());
         let fraction = full.iter().filter(|&&k| k).count() as f64 / full.len() as f64;
         let facts = vec![Fact::number("kept_fraction", fraction)];
         Ok(Self {
@@ -115,10 +116,8 @@ pub fn inpaint_box(images: &Space, size: [usize; 2], at: [usize; 2]) -> Result<M
     }
     let inside = |i: usize, axis: usize| (at[axis]..at[axis] + size[axis]).contains(&i);
     let kept = Array2::from_shape_fn((height, width), |(row, column)| !(inside(row, 0) && inside(column, 1)));
-    let facts = [
-        Fact::text("box", format!("{}x{}", size[0], size[1])),
-        Fact::text("box_at", format!("{},{}", at[0], at[1])),
-    ];
+    let facts =
+        [Fact::text("box", format!("{}x{}", size[0], size[1])), Fact::text("box_at", format!("{},{}", at[0], at[1]))];
     Ok(Mask::new(images, &kept.into_dyn())?.with_facts(facts))
 }
 
@@ -169,13 +168,19 @@ pub(crate) const BOX: Entry = Entry {
         Parameter { name: "at", default: "centre", about: "centre, random, or ROW,COLUMN of the first lost pixel" },
         Parameter { name: "seed", default: "0", about: "seed of at=random" },
     ],
-    examples: &["inpaint-box", "inpaint-box:size=4", "inpaint-box:size=3x5,at=1,2", "inpaint-box:size=5,at=random,seed=3"],
+    examples: &[
+        "inpaint-box",
+        "inpaint-box:size=4",
+        "inpaint-box:size=3x5,at=1,2",
+        "inpaint-box:size=5,at=random,seed=3",
+    ],
     build: |spec, context| Ok(Box::new(build_box(spec, context)?)),
 };
 
 fn build_box(spec: &Spec, context: &Context) -> Result<Mask> {
     let [height, width] = plane(&context.image)?;
-    let wrong_size = |text: &str| spec.error("size", format!("expected a number or HEIGHTxWIDTH in pixels, got `{text}`"));
+    let wrong_size =
+        |text: &str| spec.error("size", format!("expected a number or HEIGHTxWIDTH in pixels, got `{text}`"));
     let size = match spec.text("size") {
         None => [height / 2, width / 2],
         Some(text) => {
@@ -186,17 +191,16 @@ fn build_box(spec: &Spec, context: &Context) -> Result<Mask> {
     };
     let too_large =
         || spec.error("size", format!("a box of {}x{} does not fit the image of {height}x{width}", size[0], size[1]));
-    let room = [
-        height.checked_sub(size[0]).ok_or_else(too_large)?,
-        width.checked_sub(size[1]).ok_or_else(too_large)?,
-    ];
+    let room = [height.checked_sub(size[0]).ok_or_else(too_large)?, width.checked_sub(size[1]).ok_or_else(too_large)?];
     let seed: u64 = spec.get("seed", 0)?;
     let at = match spec.text("at") {
         None | Some("centre" | "center") => [room[0] / 2, room[1] / 2],
         Some("random") => {
             let draws = uniform(seed, 2)?;
             // A draw is in (0, 1], so its ceiling counts 1..=room + 1.
-            [0, 1].map(|axis| ((f64::from(draws[axis]) * (room[axis] + 1) as f64).ceil() as usize).clamp(1, room[axis] + 1) - 1)
+            [0, 1].map(|axis| {
+                ((f64::from(draws[axis]) * (room[axis] + 1) as f64).ceil() as usize).clamp(1, room[axis] + 1) - 1
+            })
         }
         Some(text) => {
             let wrong = || spec.error("at", format!("expected centre, random or ROW,COLUMN, got `{text}`"));
@@ -247,7 +251,10 @@ fn from_file(path: &std::path::Path, images: &Space) -> Result<Mask> {
     }
     let on = values.iter().copied().find(|&v| v != 0.0).unwrap_or(1.0);
     if let Some(other) = values.iter().find(|&&v| v != 0.0 && v != on) {
-        return Err(unusable(path, format!("expected a mask of two values, zero and another; got 0, {on} and {other}")));
+        return Err(unusable(
+            path,
+            format!("expected a mask of two values, zero and another; got 0, {on} and {other}"),
+        ));
     }
     if !values.iter().any(|&v| v != 0.0) {
         return Err(unusable(path, "expected at least one pixel to be kept, the mask is zero everywhere"));

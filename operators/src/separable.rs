@@ -53,7 +53,13 @@ impl Separable {
         }
         let shape = [channels, rows.nrows(), columns.nrows()];
         let range = if domain.dtype() == DType::F32 { Space::real(&shape) } else { Space::complex(&shape) };
-        Ok(Self { domain: domain.clone(), range, rows: Axis::new(rows), columns: Axis::new(columns), facts: Vec::new() })
+        Ok(Self {
+            domain: domain.clone(),
+            range,
+            rows: Axis::new(rows),
+            columns: Axis::new(columns),
+            facts: Vec::new(),
+        })
     }
 
     /// The same operator, with facts for the log.

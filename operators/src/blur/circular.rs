@@ -37,7 +37,11 @@ impl CircularBlur {
         });
         let gains = gains.broadcast((1, channels, h, w)).expect("one plane for every channel").to_owned();
         let coefficients = self.fourier.forward(a)?.mul(&gains.into())?;
-        if a.dtype() == DType::F32 { self.fourier.inverse_real(&coefficients) } else { self.fourier.inverse(&coefficients) }
+        if a.dtype() == DType::F32 {
+            self.fourier.inverse_real(&coefficients)
+        } else {
+            self.fourier.inverse(&coefficients)
+        }
     }
 
     fn largest(&self) -> f64 {
