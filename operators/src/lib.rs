@@ -12,6 +12,7 @@ mod space;
 
 pub mod fourier;
 pub mod registry;
+pub mod sampling;
 pub mod solve;
 pub mod spec;
 
