@@ -51,35 +51,29 @@ impl Radial {
         Pattern::from_mask(h, w, mask, facts).expect("a mask of that size")
     }
 
-    /// The number of spokes whose realised acceleration is nearest to `acceleration`.
+    /// The number of spokes whose realised acceleration is nearest to `acceleration`: every spoke more lowers it by a step.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if the nearest is not within 10 %: a few positions more or less can be reached by no number of
-    /// spokes, and the corners are never sampled.
+    /// [`Error::Parameter`] if one spoke samples more than that already, or a full set of spokes still less: the corners are
+    /// never sampled.
     pub fn nearest(size: (usize, usize), acceleration: f64, angles: Angles, seed: &Seed) -> Result<Pattern> {
-        let mut nearest: Option<Pattern> = None;
+        let draw = |spokes| Self { spokes, angles, seed: seed.clone() }.draw(size);
         let distance = |pattern: &Pattern| (pattern.acceleration() - acceleration).abs();
-        for spokes in 1..=4 * size.0.max(size.1) {
-            let pattern = Self { spokes, angles, seed: seed.clone() }.draw(size);
-            let past = pattern.acceleration() < 0.8 * acceleration;
-            if nearest.as_ref().is_none_or(|best| distance(&pattern) < distance(best)) {
-                nearest = Some(pattern);
+        let mut sparser = draw(1);
+        let mut reason = format!("one spoke alone has an acceleration of {:.2}", sparser.acceleration());
+        if sparser.acceleration() >= acceleration {
+            for spokes in 2..=2 * (size.0 + size.1) {
+                let denser = draw(spokes);
+                if denser.acceleration() <= acceleration {
+                    return Ok(if distance(&denser) <= distance(&sparser) { denser } else { sparser });
+                }
+                sparser = denser;
             }
-            if past {
-                break;
-            }
+            reason =
+                format!("{} spokes still have an acceleration of {:.2}", 2 * (size.0 + size.1), sparser.acceleration());
         }
-        match nearest {
-            Some(pattern) if distance(&pattern) <= 0.1 * acceleration => Ok(pattern),
-            other => {
-                let reached = other.map_or(f64::INFINITY, |pattern| pattern.acceleration());
-                let reason = format!(
-                    "no number of spokes on {}x{} comes within 10 % of {acceleration}; nearest was {reached:.2}",
-                    size.0, size.1
-                );
-                Err(Error::Parameter { what: "mri".into(), name: "accel".into(), reason })
-            }
-        }
+        let reason = format!("{acceleration} is out of reach on {}x{}: {reason}", size.0, size.1);
+        Err(Error::Parameter { what: "mri".into(), name: "accel".into(), reason })
     }
 }
 
