@@ -92,7 +92,7 @@ impl Pattern {
 
     /// The realised acceleration: all positions over sampled ones.
     pub fn acceleration(&self) -> f64 {
-        1.0 / self.sampled_fraction()
+        self.mask.len() as f64 / self.sampled() as f64
     }
 
     /// How it was made, and the realised acceleration and sampled fraction.
