@@ -95,7 +95,7 @@ impl Lines {
             Lines::Equispaced => {
                 let step = whole()?;
                 let offset = rng.below(step as u32) as usize;
-                (0..width).map(|j| j >= offset && (j - offset) % step == 0).collect()
+                (0..width).map(|j| j >= offset && (j - offset).is_multiple_of(step)).collect()
             }
             Lines::EquispacedFraction => {
                 let (low, mut columns) = (low as f64, vec![false; width]);
@@ -134,7 +134,7 @@ fn magic(width: usize, step: usize, rng: &mut Mt19937) -> Vec<bool> {
     let offset = rng.below(step as u32) as usize;
     let (positive_offset, negative_offset) =
         if offset.is_multiple_of(2) { (offset + 1, offset + 2) } else { (offset + 2, offset - 1) };
-    let every = |count: usize, offset: usize| (0..count).map(move |j| j >= offset && (j - offset) % step == 0);
+    let every = |count: usize, offset: usize| (0..count).map(move |j| j >= offset && (j - offset).is_multiple_of(step));
     let half = width.div_ceil(2);
     let negative: Vec<_> = every(width - half, negative_offset).collect();
     // fftshift of [positive, reversed negative].
