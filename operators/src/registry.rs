@@ -1,7 +1,7 @@
 //! The one list of operators.
 
 use crate::spec::{self, Parameter};
-use crate::{Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, mask};
+use crate::{Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, mask, mri};
 
 /// One operator of the registry: `recon ops` prints it, `--op` builds it, the contract tests run on its examples.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl Context {
 
 /// All operators, in the order of the help.
 pub const OPERATORS: &[Entry] = &[
+    mri::ENTRY,
     mask::BOX,
     mask::RANDOM,
     mask::FILE,
