@@ -1,1 +1,1 @@
-//! .
+//! Figures, tables and sidecars of a run.
