@@ -11,10 +11,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use ndarray::{ArrayView, ArrayView2, ArrayViewD, Axis, Dimension, Ix2};
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 mod calibration;
+mod json;
 mod lpips;
 mod nmse;
 mod psnr;
@@ -27,7 +29,8 @@ pub use psnr::psnr;
 pub use ssim::ssim;
 
 /// Which definition of PSNR and SSIM: the data range and the window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Convention {
     /// `fastmri`, as in the evaluation code of the fastMRI benchmark (Zbontar et al., arXiv:1811.08839): one data range, the
     /// maximum of the reference over all slices given; SSIM with a 7x7 uniform window and the sample covariance, averaged over
@@ -79,16 +82,20 @@ impl FromStr for Convention {
     }
 }
 
-/// All metrics of one comparison; `None` where a metric has no value.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// All metrics of one comparison; `None` where a metric has no value (JSON: `null`; an infinite one is `"infinity"`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Peak signal-to-noise ratio in dB; infinite for equal images.
+    #[serde(with = "json")]
     pub psnr: Option<f64>,
     /// Structural similarity, 1 for equal images.
+    #[serde(with = "json")]
     pub ssim: Option<f64>,
     /// Normalised mean squared error, 0 for equal images.
+    #[serde(with = "json")]
     pub nmse: Option<f64>,
     /// Learned perceptual distance, 0 for equal images.
+    #[serde(with = "json")]
     pub lpips: Option<f64>,
 }
 

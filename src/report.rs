@@ -1,1 +1,3 @@
-//! Figures, tables and sidecars of a run.
+//! What a run leaves beside the images: the sidecar, figures and tables.
+
+pub mod sidecar;

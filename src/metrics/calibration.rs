@@ -1,6 +1,7 @@
 //! Whether posterior samples are as spread out as they are wrong.
 
 use ndarray::{ArrayView, Dimension};
+use serde::{Deserialize, Serialize};
 
 use super::check_shapes;
 use crate::{Error, Result};
@@ -12,13 +13,13 @@ pub const LEVELS: [f64; 4] = [0.5, 0.8, 0.9, 0.95];
 pub const FOREGROUND_FRACTION: f64 = 0.05;
 
 /// Calibration of posterior samples over the foreground.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// For each of [`LEVELS`], the fraction of pixels whose reference lies inside the central interval of that level.
     pub coverage: [f64; 4],
     /// Mean predictive variance over mean squared error of the posterior mean: 1 if calibrated, below 1 if overconfident.
-    /// Infinite if the mean is exact.
-    pub variance_ratio: f64,
+    /// `None` if the mean is exact.
+    pub variance_ratio: Option<f64>,
     /// Number of foreground pixels.
     pub pixels: usize,
 }
@@ -28,7 +29,7 @@ pub struct Calibration {
 /// If the reference is one more draw from the same Gaussian, `(reference - mean) / (std sqrt(1 + 1 / samples))` follows
 /// Student's t distribution with `samples - 1` degrees of freedom, whatever the number of samples; the intervals are its
 /// quantiles and the predictive variance is `std^2 (1 + 1 / samples)`. `None` for fewer than two samples, without foreground, or
-/// if the spread and the error are both zero there.
+/// if an element there is not finite.
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the shapes differ or there are fewer than two axes.
@@ -62,9 +63,12 @@ pub fn calibration<D: Dimension>(
         error += deviation * deviation;
         pixels += 1;
     }
-    let variance_ratio = variance / error;
+    if pixels == 0 || !(variance.is_finite() && error.is_finite()) {
+        return Ok(None);
+    }
+    let variance_ratio = (error > 0.0).then(|| variance / error);
     let coverage = inside.map(|inside| inside as f64 / pixels as f64);
-    Ok((!variance_ratio.is_nan()).then_some(Calibration { coverage, variance_ratio, pixels }))
+    Ok(Some(Calibration { coverage, variance_ratio, pixels }))
 }
 
 /// The `q` with `P(|T| <= q) = level`, by bisection.
