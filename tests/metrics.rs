@@ -1,5 +1,7 @@
 //! The metrics against scikit-image and the `lpips` package (`tests/vectors/metrics.*`), and what holds by definition.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 use std::collections::HashMap;
 
 use candle_core::{Device, Tensor, safetensors};
