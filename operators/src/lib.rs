@@ -10,7 +10,11 @@ mod error;
 mod noise;
 mod space;
 
+pub mod fourier;
+pub mod measure;
+pub mod mri;
 pub mod registry;
+pub mod sampling;
 pub mod solve;
 pub mod spec;
 
@@ -75,6 +79,11 @@ pub trait ForwardOperator: Debug + Send + Sync {
     /// decomposition is known in closed form.
     fn spectral(&self, _y: &Array, _f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         Ok(None)
+    }
+    /// Where a measurement can be other than zero: zeros and ones, real, `[1, range...]`; `None` for everywhere. Noise is added
+    /// only there.
+    fn support(&self) -> Option<Array> {
+        None
     }
     /// What was realised (acceleration, centre lines, seed, ...), for the log and the sidecar.
     fn facts(&self) -> Vec<Fact> {

@@ -55,7 +55,7 @@ impl Context {
 }
 
 /// All operators, in the order of the help.
-pub const OPERATORS: &[Entry] = &[];
+pub const OPERATORS: &[Entry] = &[crate::mri::ENTRY];
 
 /// The operator that `spec` (`mri-4x`, `blur-gaussian:sigma=3`, ...) names, for the images of `context`.
 ///
