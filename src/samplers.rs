@@ -6,7 +6,7 @@ use operators::spec::{self, Parameter};
 use operators::{Array, ForwardOperator, Noise, Space, Spec};
 
 use crate::denoiser::Denoiser;
-use crate::{Error, Result};
+use crate::{Error, Result, classical};
 
 /// A way to draw from `p(x | y)`, or an estimate of `x` where the method is not probabilistic.
 ///
@@ -112,7 +112,7 @@ impl spec::Entry for Entry {
 }
 
 /// All methods, in the order of the help.
-pub const SAMPLERS: &[Entry] = &[];
+pub const SAMPLERS: &[Entry] = &[classical::L1_WAVELET, classical::TV];
 
 /// The method that `spec` (`dps:steps=1000,zeta=0.5`) names.
 ///
