@@ -9,6 +9,7 @@ pub mod network;
 pub mod report;
 pub mod samplers;
 pub mod schedule;
+pub mod step;
 
 pub use error::{Error, Result};
 pub use operators;
