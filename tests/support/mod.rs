@@ -92,6 +92,8 @@ impl Setting {
         let truth = from_vectors(operator.domain(), &[prior.mean() + root * z]);
         let mut measurement = operator.apply(&truth).unwrap();
         let noise = Noise::new(6, stream(Stream::MEASUREMENT)).normal(operator.range()).unwrap();
+        // Noise only where something is measured.
+        let noise = operator.support().map_or(noise.clone(), |measured| noise.mul(&measured).unwrap());
         measurement.add_scaled(sigma_y, &noise).unwrap();
         let a = dense(&*operator);
         let svd = a.clone().svd(true, true);
