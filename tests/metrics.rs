@@ -9,11 +9,10 @@ use ndarray::{Array2, Array3, Array4, ArrayD, Axis, Ix2, Ix3, array, s, stack};
 use recon::metrics::{Convention, LEVELS, Lpips, Scores, calibration, nmse, psnr, ssim};
 use serde_json::Value;
 
-const LPIPS_WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/data/lpips_alex.safetensors");
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/metrics");
 
 fn lpips() -> Lpips {
-    Lpips::from_bytes(&std::fs::read(LPIPS_WEIGHTS).unwrap()).unwrap()
+    Lpips::from_bytes(datasets::LPIPS_ALEX).unwrap()
 }
 
 fn array(tensors: &HashMap<String, Tensor>, name: &str) -> ArrayD<f32> {
@@ -211,7 +210,7 @@ fn wrong_shapes_and_weights_are_errors_that_say_so() {
     let two_channels = Array4::<f32>::ones((1, 2, 40, 40));
     let message = lpips().distance(two_channels.view(), two_channels.view(), 1.0).unwrap_err().to_string();
     assert!(message.contains("these have 2"), "{message}");
-    let bytes = std::fs::read(LPIPS_WEIGHTS).unwrap();
+    let bytes = datasets::LPIPS_ALEX;
     assert!(Lpips::from_bytes(&bytes[..bytes.len() / 2]).is_err());
     assert!("ssim".parse::<Convention>().unwrap_err().to_string().contains("fastmri and wang"));
 }

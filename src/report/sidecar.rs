@@ -39,8 +39,8 @@ pub struct Sidecar {
     pub outputs: Vec<WrittenFile>,
     /// How the image was measured.
     pub operator: OperatorRecord,
-    /// How it was reconstructed.
-    pub sampler: SamplerRecord,
+    /// How it was reconstructed; `null` where a measurement was only simulated.
+    pub sampler: Option<SamplerRecord>,
     /// What images were taken to look like; `null` for a method without a prior.
     pub prior: Option<PriorRecord>,
     /// The seed of measurement noise and sampler.
@@ -213,6 +213,11 @@ impl Sidecar {
         json + "\n"
     }
 
+    /// The same on one line, without a newline.
+    pub fn to_json_line(&self) -> String {
+        serde_json::to_string(self).expect("strings, numbers, lists and string keys have a JSON form")
+    }
+
     /// Reads it back; `path` is for the message.
     ///
     /// # Errors
@@ -243,6 +248,7 @@ mod tests {
             zero_filled: Scores::default(),
             reconstruction: equal,
         });
+        let sampler = SamplerRecord { spec: "dps".into(), denoise_per_image: 10, vjp_per_image: 10, images: 1 };
         Sidecar {
             layout: LAYOUT,
             software: Software::this("cpu", 2),
@@ -252,7 +258,7 @@ mod tests {
             inputs: vec![HashedFile::of_bytes("scan", "scan.nii", b"abc")],
             outputs: vec![WrittenFile { role: "reconstruction".into(), path: "scan_recon.nii.gz".into() }],
             operator: OperatorRecord::new("mri:accel=4", &facts, 0.0),
-            sampler: SamplerRecord { spec: "dps".into(), denoise_per_image: 10, vjp_per_image: 10, images: 1 },
+            sampler: Some(sampler),
             prior: None,
             seed: u64::MAX,
             samples: 1,
@@ -282,6 +288,8 @@ mod tests {
     fn comes_back_as_it_was_written() {
         let (json, path) = (example().to_json(), Path::new("scan_recon.json"));
         assert_eq!(Sidecar::from_json(&json, path).unwrap(), example());
+        let line = example().to_json_line();
+        assert!(!line.contains('\n') && Sidecar::from_json(&line, path).unwrap() == example());
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["volumes"][0]["metrics"]["reconstruction"]["psnr"], "infinity");
         assert!(value["volumes"][0]["metrics"]["reconstruction"]["ssim"].is_null());
