@@ -21,7 +21,8 @@ fn draw(setting: &Setting, sampler: &dyn Sampler, count: usize) -> DMatrix<f64> 
     let problem = Problem { operator: &*setting.operator, y: &y, noise_std: setting.sigma_y };
     let mut noise = Noise::new(SEED, streams(count));
     let mut run = Run { noise: &mut noise, observer: &mut Silent };
-    let samples = sampler.sample(&problem, &setting.prior, &mut run).unwrap_or_else(|e| panic!("{}: {e}", setting.name));
+    let samples =
+        sampler.sample(&problem, &setting.prior, &mut run).unwrap_or_else(|e| panic!("{}: {e}", setting.name));
     DMatrix::from_columns(&to_vectors(&samples))
 }
 
@@ -114,7 +115,10 @@ fn samples_follow_the_recursions_of_the_papers_for_every_linear_operator() {
                 let path = pathwise(&setting, &recursion, &samples, 3);
                 let (mean, covariance) = recursion.moments();
                 let scores = Scores::new(&samples, &mean, &covariance);
-                println!("{name} noise {sigma_y} {spec}: path {path:.1e} (rounding {:.1e}) {scores:.2?} {took:.2} s", rounding(&setting));
+                println!(
+                    "{name} noise {sigma_y} {spec}: path {path:.1e} (rounding {:.1e}) {scores:.2?} {took:.2} s",
+                    rounding(&setting)
+                );
                 if sigma_y > 0.0 {
                     let (bias, spread) = distance(&setting, &recursion);
                     table += &format!("{:<46} {:<12} {bias:>10.3} {spread:>10.3}\n", name, short(&spec));

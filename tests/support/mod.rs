@@ -35,8 +35,7 @@ pub fn from_vectors(space: &Space, vectors: &[DVector<f64>]) -> Array {
 /// The matrix of a linear operator over the real degrees of freedom.
 pub fn dense(operator: &dyn ForwardOperator) -> DMatrix<f64> {
     let n = operator.domain().real_dimensions();
-    let basis: Vec<DVector<f64>> =
-        (0..n).map(|i| DVector::from_fn(n, |j, _| f64::from(u8::from(i == j)))).collect();
+    let basis: Vec<DVector<f64>> = (0..n).map(|i| DVector::from_fn(n, |j, _| f64::from(u8::from(i == j)))).collect();
     let columns = to_vectors(&operator.apply(&from_vectors(operator.domain(), &basis)).unwrap());
     DMatrix::from_columns(&columns)
 }
