@@ -7,18 +7,29 @@
 mod array;
 mod device;
 mod error;
+mod files;
+mod means;
 mod noise;
 mod space;
 
+pub mod blur;
+pub mod check;
+pub mod compose;
+pub mod denoise;
+pub mod downsample;
 pub mod fourier;
+pub mod gray;
+pub mod mask;
 pub mod measure;
 pub mod mri;
 pub mod registry;
 pub mod sampling;
+pub mod separable;
 pub mod solve;
 pub mod spec;
 
 pub use array::{Array, DType};
+pub use compose::{Compose, Scale, Stack};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use noise::{Noise, Stream};
@@ -74,6 +85,10 @@ pub trait ForwardOperator: Debug + Send + Sync {
     /// The image nearest to `x` that explains `y` as well as any: `x + A^+ (y - A x)`.
     fn project(&self, x: &Array, y: &Array) -> Result<Array> {
         x.add(&self.pseudo_inverse(&y.sub(&self.apply(x)?)?)?)
+    }
+    /// What `y` looks like before any reconstruction, and its name: the least-norm image, for k-space the zero-filled magnitude.
+    fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
+        Ok(("pseudo-inverse", self.pseudo_inverse(y)?))
     }
     /// `V f(S) U^H y` for `A = U S V^H`, `f` over the singular values that do not count as zero; `None` where no
     /// decomposition is known in closed form.

@@ -118,6 +118,11 @@ impl ForwardOperator for Mri {
         self.image_of(y, &self.mask)
     }
 
+    fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
+        let image = self.fourier.inverse(&y.mul(&self.mask)?)?;
+        Ok(("zero-filled", if self.domain.dtype() == DType::F32 { image.abs() } else { image }))
+    }
+
     fn norm(&self) -> Result<f64> {
         if let Some(power) = &self.power {
             return Ok(f64::from(power.iter().copied().fold(0.0, f32::max)).sqrt());
