@@ -7,18 +7,29 @@
 mod array;
 mod device;
 mod error;
+mod files;
+mod means;
 mod noise;
 mod space;
 
+pub mod blur;
+pub mod check;
+pub mod compose;
+pub mod denoise;
+pub mod downsample;
 pub mod fourier;
+pub mod gray;
+pub mod mask;
 pub mod measure;
 pub mod mri;
 pub mod registry;
 pub mod sampling;
+pub mod separable;
 pub mod solve;
 pub mod spec;
 
 pub use array::{Array, DType};
+pub use compose::{Compose, Scale, Stack};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use noise::{Noise, Stream};
