@@ -13,8 +13,6 @@
 //! `estimate_scaling`); nonzero, so that a removed pixel does not count. The best `lambda` depends on image, operator and noise;
 //! [`tune_lambda`] finds it against a reference, for the strongest rival there is.
 
-use operators::{Array, ForwardOperator};
-
 use crate::samplers::Problem;
 use crate::{Error, Result};
 
@@ -69,15 +67,6 @@ fn scale(adjoint: &[f32], layout: &Layout) -> f64 {
     }
     let rank = (magnitudes.len() - 1) * 99 / 100;
     f64::from(*magnitudes.select_nth_unstable_by(rank, f32::total_cmp).1)
-}
-
-/// `A^H A` of the images `items` points at.
-fn normal<'a>(
-    operator: &dyn ForwardOperator,
-    layout: &Layout,
-    items: impl Iterator<Item = &'a [f32]>,
-) -> Result<Array> {
-    Ok(operator.normal(&layout.pack(items)?)?)
 }
 
 /// `sum a b` in f64, in index order.
