@@ -6,7 +6,7 @@ use operators::spec::{self, Parameter};
 use operators::{Array, ForwardOperator, Noise, Space, Spec};
 
 use crate::denoiser::Denoiser;
-use crate::{Error, Result};
+use crate::{Error, Result, classical};
 
 mod ccdf;
 mod ddnm;
@@ -143,6 +143,8 @@ pub const SAMPLERS: &[Entry] = &[
     ddnm::ENTRY,
     ccdf::ENTRY,
     gaussian_guidance::ENTRY,
+    classical::L1_WAVELET,
+    classical::TV,
     pseudo_inverse::ENTRY,
     zero_filled::ENTRY,
 ];
