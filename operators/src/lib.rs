@@ -7,14 +7,29 @@
 mod array;
 mod device;
 mod error;
+mod files;
+mod means;
 mod noise;
 mod space;
 
+pub mod blur;
+pub mod check;
+pub mod compose;
+pub mod denoise;
+pub mod downsample;
+pub mod fourier;
+pub mod gray;
+pub mod mask;
+pub mod measure;
+pub mod mri;
 pub mod registry;
+pub mod sampling;
+pub mod separable;
 pub mod solve;
 pub mod spec;
 
 pub use array::{Array, DType};
+pub use compose::{Compose, Scale, Stack};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use noise::{Noise, Stream};
@@ -71,10 +86,19 @@ pub trait ForwardOperator: Debug + Send + Sync {
     fn project(&self, x: &Array, y: &Array) -> Result<Array> {
         x.add(&self.pseudo_inverse(&y.sub(&self.apply(x)?)?)?)
     }
+    /// What `y` looks like before any reconstruction, and its name: the least-norm image, for k-space the zero-filled magnitude.
+    fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
+        Ok(("pseudo-inverse", self.pseudo_inverse(y)?))
+    }
     /// `V f(S) U^H y` for `A = U S V^H`, `f` over the singular values that do not count as zero; `None` where no
     /// decomposition is known in closed form.
     fn spectral(&self, _y: &Array, _f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         Ok(None)
+    }
+    /// Where a measurement can be other than zero: zeros and ones, real, `[1, range...]`; `None` for everywhere. Noise is added
+    /// only there.
+    fn support(&self) -> Option<Array> {
+        None
     }
     /// What was realised (acceleration, centre lines, seed, ...), for the log and the sidecar.
     fn facts(&self) -> Vec<Fact> {

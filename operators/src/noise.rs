@@ -21,6 +21,9 @@ impl Stream {
     pub const MEASUREMENT: u8 = 0;
     /// The noise a sampler injects.
     pub const SAMPLER: u8 = 1;
+    /// What an operator draws when it is built (lost pixels, a motion path): apart from the noise of its measurement even where
+    /// the two have the same seed.
+    pub const OPERATOR: u8 = 2;
 }
 
 /// Random numbers for a batch: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).

@@ -1,7 +1,7 @@
 //! The one list of operators.
 
 use crate::spec::{self, Parameter};
-use crate::{Device, ForwardOperator, Result, Space, Spec};
+use crate::{Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, mask, mri};
 
 /// One operator of the registry: `recon ops` prints it, `--op` builds it, the contract tests run on its examples.
 #[derive(Debug)]
@@ -55,7 +55,19 @@ impl Context {
 }
 
 /// All operators, in the order of the help.
-pub const OPERATORS: &[Entry] = &[];
+pub const OPERATORS: &[Entry] = &[
+    mri::ENTRY,
+    mask::BOX,
+    mask::RANDOM,
+    mask::FILE,
+    blur::GAUSSIAN,
+    blur::MOTION,
+    blur::FILE,
+    downsample::BICUBIC,
+    downsample::MEAN,
+    gray::ENTRY,
+    denoise::ENTRY,
+];
 
 /// The operator that `spec` (`mri-4x`, `blur-gaussian:sigma=3`, ...) names, for the images of `context`.
 ///

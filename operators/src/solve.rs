@@ -65,12 +65,18 @@ fn factors(values: &[f64]) -> Result<Array> {
     Array::from_vec(&[values.len()], values.iter().map(|&v| v as f32).collect())
 }
 
+/// An error unless `lambda` is positive and finite.
+pub(crate) fn check_lambda(lambda: f64) -> Result<()> {
+    if lambda > 0.0 && lambda.is_finite() {
+        return Ok(());
+    }
+    let reason = format!("expected a positive number, got {lambda}");
+    Err(Error::Parameter { what: "solve_normal".into(), name: "lambda".into(), reason })
+}
+
 /// `(A^H A + lambda)^-1 b` by conjugate gradients.
 pub(crate) fn solve_normal<A: ForwardOperator + ?Sized>(a: &A, b: &Array, lambda: f64) -> Result<Array> {
-    if !(lambda > 0.0 && lambda.is_finite()) {
-        let reason = format!("expected a positive number, got {lambda}");
-        return Err(Error::Parameter { what: "solve_normal".into(), name: "lambda".into(), reason });
-    }
+    check_lambda(lambda)?;
     conjugate_gradient(|x| a.normal(x)?.combine(1.0, x, lambda), b, TOLERANCE, MAX_ITERATIONS)
 }
 

@@ -1,0 +1,276 @@
+//! What can be typed: clap structures, no effects.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use operators::Spec;
+
+const CONVENTIONS: &str = "\
+Conventions:
+  images     data units: every volume is divided by one scale (99.5th percentile of |A^+ y|) and multiplied back on output
+  noise      --noise s is a standard deviation in data units; of the real and of the imaginary part where y is complex
+  Fourier    centred (fftshift . fft . ifftshift), orthonormal; the undersampled phase-encode axis is the columns
+  metrics    PSNR and SSIM follow fastMRI (maximum of the reference over the reconstructed slices, 7x7 window); --convention wang
+  honesty    a magnitude image has no k-space: an operator applied to it is a simulation, and output and sidecar say so
+
+Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 device, 6 numerical, 130 interrupted.
+Research use only; not for diagnostic use.";
+
+/// Reconstruct images from incomplete, noisy measurements, MRI first.
+#[derive(Debug, Parser)]
+#[command(name = "recon", version, about, after_help = CONVENTIONS)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// The other things that can be done.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The main job.
+    #[command(flatten)]
+    pub reconstruct: Reconstruct,
+}
+
+/// Everything besides the main job.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what a file is: format, geometry, slices, intensities.
+    Info {
+        /// NIfTI, PNG, JPEG, TIFF or .npy files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// List the operators, their parameters and where they are defined.
+    Ops,
+    /// List the samplers, their parameters and their papers.
+    Samplers,
+    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS.
+    Metrics(Metrics),
+    /// Write the measurement y = A x + n of an image as .npy, with a sidecar.
+    Simulate(Simulate),
+}
+
+/// Options shared by everything that measures an image.
+#[derive(Debug, Args)]
+pub struct Measure {
+    /// The forward operator, such as mri-4x or blur-gaussian:sigma=3; `recon ops` lists them.
+    #[arg(long, value_name = "SPEC", default_value = "mri-4x")]
+    pub op: Spec,
+    /// Measurement noise: a standard deviation in data units, or poisson:PEAK.
+    #[arg(long, value_name = "S", default_value = "0")]
+    pub noise: NoiseArg,
+    /// Seed of the measurement noise and of the sampler (the mask has its own: mri:seed=).
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Which slices, counted from 0, B excluded; either end may be left out.
+    #[arg(long, value_name = "A:B")]
+    pub slices: Option<Slices>,
+    /// Slice axis; by default the header's, else the coarsest voxel axis, else axial.
+    #[arg(long, value_enum)]
+    pub axis: Option<AxisArg>,
+    /// Divide intensities by this instead of estimating the scale from the measurement.
+    #[arg(long, value_name = "X")]
+    pub scale: Option<f64>,
+    /// Overwrite existing outputs.
+    #[arg(long)]
+    pub force: bool,
+    /// Go on where the input does not look like what the prior knows (label map, CT); the warning stays in the sidecar.
+    #[arg(long)]
+    pub trust_input: bool,
+    /// No progress and no notes on stderr.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `recon [OPTIONS] INPUT...`
+#[derive(Debug, Args)]
+pub struct Reconstruct {
+    /// What was measured, or is simulated.
+    #[command(flatten)]
+    pub measure: Measure,
+    /// How it is reconstructed, such as dps:steps=1000; `recon samplers` lists them. The default is the measured best.
+    #[arg(long, value_name = "SPEC")]
+    pub sampler: Option<Spec>,
+    /// The prior: a diffusers directory, or the name of a bundled one.
+    #[arg(long, value_name = "DIR", default_value = "brain-mr")]
+    pub prior: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+    /// Posterior samples per slice: above 1, the output is their mean and `_std` their standard deviation.
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Choose this parameter of the sampler for the best PSNR of each image (needs the reference, so only in simulations).
+    #[arg(long, value_name = "PARAMETER")]
+    pub tune: Option<String>,
+    /// Output file, or folder for several inputs [default: beside the input, <stem>_recon].
+    #[arg(long, short, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Go on with a run that was interrupted.
+    #[arg(long)]
+    pub resume: bool,
+    /// Say what would be done and how long it would take; write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write the sidecar of each file to stdout, one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Write a figure: reference, zero-filled, reconstruction, error and standard deviation of the middle slice.
+    #[arg(long, value_name = "PNG")]
+    pub preview: Option<PathBuf>,
+    /// Definition of PSNR and SSIM.
+    #[arg(long, value_enum, default_value_t = ConventionArg::Fastmri)]
+    pub convention: ConventionArg,
+    /// NIfTI, PNG, JPEG, TIFF or .npy files.
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+}
+
+/// `recon metrics REF EST`
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// The reference.
+    pub reference: PathBuf,
+    /// The estimate, of the same shape.
+    pub estimate: PathBuf,
+    /// Definition of PSNR and SSIM.
+    #[arg(long, value_enum, default_value_t = ConventionArg::Fastmri)]
+    pub convention: ConventionArg,
+    /// Which slices, counted from 0, B excluded.
+    #[arg(long, value_name = "A:B")]
+    pub slices: Option<Slices>,
+    /// Slice axis.
+    #[arg(long, value_enum)]
+    pub axis: Option<AxisArg>,
+    /// One JSON object instead of words.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `recon simulate INPUT`
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// How it is measured.
+    #[command(flatten)]
+    pub measure: Measure,
+    /// Output file [default: beside the input, <stem>_y.npy].
+    #[arg(long, short, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// NIfTI, PNG, JPEG, TIFF or .npy file.
+    pub input: PathBuf,
+}
+
+/// A range of slices with optional ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slices {
+    start: Option<usize>,
+    end: Option<usize>,
+}
+
+impl FromStr for Slices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("expected A:B with whole numbers, counted from 0, got `{text}`");
+        let (start, end) = text.split_once(':').ok_or_else(error)?;
+        let bound = |text: &str| match text.trim() {
+            "" => Ok(None),
+            digits => digits.parse().map(Some).map_err(|_| error()),
+        };
+        Ok(Self { start: bound(start)?, end: bound(end)? })
+    }
+}
+
+impl Slices {
+    /// The range inside a volume of `count` slices.
+    pub fn resolve(&self, count: usize) -> Result<Range<usize>, String> {
+        let range = self.start.unwrap_or(0)..self.end.unwrap_or(count);
+        if range.start < range.end && range.end <= count {
+            return Ok(range);
+        }
+        Err(format!("slices {}:{} asked for, the volume has slices 0:{count}", range.start, range.end))
+    }
+}
+
+/// `0.01` or `poisson:1000`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NoiseArg {
+    /// Standard deviation in data units.
+    Gaussian(f64),
+    /// Counts at intensity 1.
+    Poisson(f64),
+}
+
+impl FromStr for NoiseArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str, positive: bool| match text.parse::<f64>() {
+            Ok(value) if value.is_finite() && (value > 0.0 || (!positive && value == 0.0)) => Ok(value),
+            _ => Err(format!("expected a standard deviation such as 0.01, or poisson:PEAK, got `{text}`")),
+        };
+        match text.strip_prefix("poisson:") {
+            Some(peak) => number(peak, true).map(Self::Poisson),
+            None => number(text, false).map(Self::Gaussian),
+        }
+    }
+}
+
+/// A slice axis by its anatomical name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum AxisArg {
+    /// Slices along superior-inferior.
+    Axial,
+    /// Slices along anterior-posterior.
+    Coronal,
+    /// Slices along left-right.
+    Sagittal,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DeviceArg {
+    /// The fastest there is.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+/// Definition of PSNR and SSIM.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ConventionArg {
+    /// Maximum of the reference over the slices, 7x7 uniform window, sample covariance.
+    Fastmri,
+    /// Gaussian window of sigma 1.5, population covariance (Wang et al. 2004).
+    Wang,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn slices_are_checked_against_the_volume() {
+        let range = |text: &str| text.parse::<Slices>().and_then(|s| s.resolve(10));
+        assert_eq!(range("2:5"), Ok(2..5));
+        assert_eq!(range(":5"), Ok(0..5));
+        assert_eq!(range("7:"), Ok(7..10));
+        for wrong in ["5", "5:5", "5:2", "0:11", "a:b", "-1:2"] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn noise_is_a_level_or_a_peak() {
+        assert_eq!("0.01".parse(), Ok(NoiseArg::Gaussian(0.01)));
+        assert_eq!("poisson:500".parse(), Ok(NoiseArg::Poisson(500.0)));
+        for wrong in ["-1", "nan", "poisson:0", "poisson:", "inf", "x"] {
+            assert!(wrong.parse::<NoiseArg>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The observer of the command line: a bar on a terminal, and Ctrl-C.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use recon::samplers::{Observer, Progress};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Turns Ctrl-C into a flag that the samplers see at their next step. A second one ends the process at once.
+pub fn watch_for_interrupts() {
+    // Without a handler Ctrl-C still works, it only forgets the unfinished slice: not worth failing for.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+}
+
+/// Whether Ctrl-C was pressed.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Slices done, rate and time left; silent where stderr is not a terminal.
+pub struct Bar {
+    bar: ProgressBar,
+    /// Steps that the bar counts for one slice, so that it moves inside a slice too.
+    steps_per_slice: u64,
+    slices_done: u64,
+}
+
+impl Bar {
+    /// A bar over `slices` slices.
+    pub fn new(slices: usize, quiet: bool) -> Self {
+        const STEPS: u64 = 1000;
+        let bar = match std::io::stderr().is_terminal() && !quiet {
+            true => ProgressBar::new(slices as u64 * STEPS),
+            false => ProgressBar::hidden(),
+        };
+        let template = "{bar:32} {percent:>3} %  {msg}  {elapsed} elapsed, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(format!("slice 0/{slices}"));
+        Self { bar, steps_per_slice: STEPS, slices_done: 0 }
+    }
+
+    /// One more slice is done.
+    pub fn finish_slices(&mut self, count: usize, total: usize) {
+        self.slices_done += count as u64;
+        self.bar.set_position(self.slices_done * self.steps_per_slice);
+        let seconds = self.bar.elapsed().as_secs_f64().max(1e-9);
+        let rate = self.slices_done as f64 / seconds;
+        self.bar.set_message(format!("slice {}/{total}, {rate:.2} slices/s", self.slices_done));
+    }
+
+    /// Takes the bar off the terminal.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The part of a slice that one call of a sampler draws.
+pub struct Part<'a> {
+    bar: &'a ProgressBar,
+    from: u64,
+    length: u64,
+}
+
+impl Bar {
+    /// Samples `start..start + count` of `samples` of the next slice.
+    pub fn part(&self, start: usize, count: usize, samples: usize) -> Part<'_> {
+        let share = |n: usize| self.steps_per_slice * n as u64 / samples.max(1) as u64;
+        Part { bar: &self.bar, from: self.slices_done * self.steps_per_slice + share(start), length: share(count) }
+    }
+}
+
+impl Observer for Part<'_> {
+    fn step(&mut self, at: &Progress<'_>) -> ControlFlow<()> {
+        self.bar.set_position(self.from + (self.length * at.step as u64 / at.steps.max(1) as u64).min(self.length));
+        match interrupted() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
