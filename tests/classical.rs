@@ -3,7 +3,7 @@
 use ndarray::{Array4, Axis};
 use num_complex::Complex32;
 use operators::{Array, DType, Error, ForwardOperator, Noise, Result, Space, Spec, Stream};
-use recon::classical::tune::tune_lambda;
+use recon::classical::tune_lambda;
 use recon::denoiser::{Denoiser, Linearization};
 use recon::operators;
 use recon::samplers::{self, Problem, Run, Silent};

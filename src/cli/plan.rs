@@ -174,8 +174,11 @@ fn check_tuning(args: &Reconstruct, spec: &Spec) -> anyhow::Result<()> {
             .filter(|entry| entry.parameters.iter().any(|parameter| parameter.name == "lambda"))
             .map(|entry| entry.name)
             .collect();
-        let message =
-            format!("--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}", tunable.join(", "), spec.name);
+        let message = format!(
+            "--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}",
+            tunable.join(", "),
+            spec.name
+        );
         return Err(Usage(message).into());
     }
     if args.samples.is_some_and(|samples| samples > 1) {

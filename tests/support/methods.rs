@@ -178,7 +178,8 @@ fn ddnm_step(level: &Level, eta: f64) -> Step {
         return Step { map, noise: vec![level.eye(c1)] };
     }
     let threshold = |s: f64| a * sigma_y / s;
-    let along = |f: &dyn Fn(f64) -> f64| DMatrix::from_diagonal(&DVector::from_iterator(s.len(), s.iter().map(|&s| f(s))));
+    let along =
+        |f: &dyn Fn(f64) -> f64| DMatrix::from_diagonal(&DVector::from_iterator(s.len(), s.iter().map(|&s| f(s))));
     let lambda = along(&|s| if sigma_t < threshold(s) { s * c2 / a / sigma_y } else { 1.0 });
     let d1 = along(&|s| {
         if sigma_t < threshold(s) { c1 } else { (sigma_t.powi(2) - threshold(s).powi(2)).max(0.0).sqrt() }
