@@ -11,7 +11,7 @@
 //! `lambda` a number without units: multiplying `y`, or `A` and `y`, by a constant leaves the choice of `lambda` as good as it
 //! was. A percentile rather than the maximum, so that one bright pixel does not decide (the reasoning of BART's
 //! `estimate_scaling`); nonzero, so that a removed pixel does not count. The best `lambda` depends on image, operator and noise;
-//! [`tune::tune_lambda`] finds it against a reference, for the strongest rival there is.
+//! [`tune_lambda`] finds it against a reference, for the strongest rival there is.
 
 use crate::samplers::Problem;
 use crate::{Error, Result};
@@ -20,11 +20,12 @@ mod l1_wavelet;
 mod planes;
 #[cfg(test)]
 mod testing;
-pub mod tune;
+mod tune;
 mod tv;
 mod wavelet;
 
 pub use l1_wavelet::L1Wavelet;
+pub use tune::{Tuned, tune_lambda};
 pub use tv::TotalVariation;
 pub use wavelet::Family;
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use ndarray::{Array4, s};
 use operators::{Array, Context, DType, ForwardOperator, Noise, OPERATORS, Space, Spec, Stream};
-use recon::classical::tune::tune_lambda;
+use recon::classical::tune_lambda;
 use recon::denoiser::{Denoiser, Linearization};
 use recon::samplers::{self, Observer, Problem, Progress, Run, Silent};
 use recon::{Error, operators};

@@ -59,19 +59,20 @@ impl Pattern {
 
     /// The pattern as zeros and ones, `[1, 1, height, width]`.
     pub fn to_array(&self) -> Array {
-        self.map(|at| if self.mask[at] { 1.0 } else { 0.0 })
+        let shape = [1, 1, self.height, self.width];
+        Array::from_vec(&shape, self.to_weights()).expect("one value per position")
     }
 
-    /// The symmetrised pattern `(m(k) + m(-k)) / 2`, `[1, 1, height, width]`: what a real image leaves to be known, since
-    /// its spectrum is Hermitian.
-    pub fn to_symmetrised_array(&self) -> Array {
-        let at = |index: usize| f32::from(u8::from(self.mask[index]));
-        self.map(|index| 0.5 * (at(index) + at(mirror(index, self.height, self.width))))
+    /// The pattern as zeros and ones, in C order.
+    pub fn to_weights(&self) -> Vec<f32> {
+        self.mask.iter().map(|&sampled| f32::from(u8::from(sampled))).collect()
     }
 
-    fn map(&self, value: impl Fn(usize) -> f32) -> Array {
-        let values = (0..self.mask.len()).map(value).collect();
-        Array::from_vec(&[1, 1, self.height, self.width], values).expect("one value per position")
+    /// The symmetrised pattern `(m(k) + m(-k)) / 2`, in C order: what a real image leaves to be known, since its spectrum is
+    /// Hermitian.
+    pub fn to_symmetrised_weights(&self) -> Vec<f32> {
+        let count = |at: usize| u8::from(self.mask[at]) + u8::from(self.mask[mirror(at, self.height, self.width)]);
+        (0..self.mask.len()).map(|at| 0.5 * f32::from(count(at))).collect()
     }
 
     /// Number of sampled positions.
@@ -157,7 +158,6 @@ mod tests {
         let pattern = Pattern::from_columns(3, &[true, false, false, true], Vec::new());
         assert_eq!((pattern.sampled(), pattern.acceleration()), (6, 2.0));
         assert_eq!(pattern.symmetrised_fraction(), 0.75);
-        let symmetrised = pattern.to_symmetrised_array();
-        assert_eq!(symmetrised.as_f32().unwrap()[..4], [1.0, 0.5, 0.0, 0.5]);
+        assert_eq!(pattern.to_symmetrised_weights()[..4], [1.0, 0.5, 0.0, 0.5]);
     }
 }

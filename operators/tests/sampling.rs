@@ -1,5 +1,7 @@
 //! Sampling patterns: the benchmark's masks bit for bit, and what Poisson discs and spokes promise.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use operators::sampling::fastmri::Seed;
 use operators::sampling::{Angles, Lines, Pattern, PoissonDisc, Radial};
 use sha2::{Digest, Sha256};
