@@ -134,11 +134,11 @@ impl Setting {
         self.operator.spectral(&self.measurement, &|s| s).unwrap().is_some()
     }
 
-    /// What rounding in f32 may do to an image like `x`: a few units in its last place at every step, more where the
-    /// pseudo-inverse multiplies them.
+    /// What rounding in f32 may do to an image like `x`: some units in the last place of the image, and as many of the
+    /// measurement, times what the pseudo-inverse makes of them.
     pub fn rounding(&self, x: &DVector<f64>) -> f64 {
         let weakest = self.s.iter().copied().fold(f64::INFINITY, f64::min);
-        3e-6 * (1.0 + x.amax()) + 1e-7 / weakest
+        3e-6 * (1.0 + x.amax()) + 3e-7 * self.y.amax().max(1.0) / weakest
     }
 
     /// Samples of `p(x | y)` as columns, by the sampler that `spec` names.

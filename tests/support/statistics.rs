@@ -67,20 +67,3 @@ fn score(x: f64, k: f64) -> f64 {
     let spread = 2.0 / (9.0 * k);
     ((x / k).cbrt() - (1.0 - spread)) / spread.sqrt()
 }
-
-/// `log p_a(samples) - log p_b(samples)` of two Gaussians `(mean, covariance)`: the most powerful statistic that tells them apart.
-/// Positive where `a` fits better.
-pub fn log_likelihood_ratio(
-    samples: &DMatrix<f64>,
-    a: (&DVector<f64>, &DMatrix<f64>),
-    b: (&DVector<f64>, &DMatrix<f64>),
-) -> f64 {
-    let log_likelihood = |(mean, covariance): (&DVector<f64>, &DMatrix<f64>)| {
-        let factor = covariance.clone().cholesky().expect("a regular covariance").l();
-        let mut centred = samples.clone();
-        centred.column_iter_mut().for_each(|mut x| x -= mean);
-        let w = factor.solve_lower_triangular(&centred).expect("a regular covariance");
-        -0.5 * w.norm_squared() - samples.ncols() as f64 * factor.diagonal().map(f64::ln).sum()
-    };
-    log_likelihood(a) - log_likelihood(b)
-}
