@@ -100,7 +100,7 @@ fn gaussian_guidance_samples_the_true_posterior() {
         }
         assert!(errors.iter().all(|error| error.0 < 1e-3), "{name}: {errors:?}");
 
-        let count = 600;
+        let count = 400;
         let (spec, recursion) = exact(&setting, 160);
         let samples = setting.draw(&spec, count);
         let (mean, covariance) = recursion.moments();

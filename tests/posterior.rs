@@ -64,7 +64,7 @@ fn samples_follow_the_recursions_of_the_papers_for_every_linear_operator() {
             }
             for Case { spec, recursion } in cases(&setting) {
                 let recursion = recursion(&setting);
-                let samples = setting.draw(&spec, 250);
+                let samples = setting.draw(&spec, 200);
                 let deviation = setting.follow(&recursion, &samples);
                 assert!(deviation < 1.0, "{name}, noise {sigma_y}, {spec}: {deviation} times the rounding");
                 let (mean, covariance) = recursion.moments();
