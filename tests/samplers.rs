@@ -135,8 +135,9 @@ fn evaluations_are_what_is_said_and_every_step_is_reported() {
         assert!(used.0 == said.0 && used.1 <= said.1 && 4 * used.1 >= 3 * said.1, "{}: {used:?}", entry.name);
         let steps = watch.seen.len();
         assert!(steps > 0, "{} reports nothing", entry.name);
-        let numbered: Vec<_> = (1..=steps).map(|step| (step, steps)).collect();
-        assert_eq!(watch.seen, numbered, "{}: steps from 1 to the number in all", entry.name);
+        // A method that converges early may lower the number in all.
+        assert!(watch.seen.iter().map(|at| at.0).eq(1..=steps), "{}: steps from 1: {:?}", entry.name, watch.seen);
+        assert_eq!(watch.seen[steps - 1].1, steps, "{}: the last step is the last", entry.name);
 
         let mut watch = Watch { stop_after: Some(steps.min(2)), ..Watch::default() };
         let mut run = Run { noise: &mut Noise::new(7, streams(0..3)), observer: &mut watch };
