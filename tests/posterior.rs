@@ -29,7 +29,7 @@ fn trailing(first: usize, steps: usize) -> Vec<usize> {
 fn cases(setting: &Setting) -> Vec<Case> {
     let sigma = methods::sigma(800);
     let mut all = vec![
-        case(format!("projection:steps=16,sigma={sigma},eta=0.85,lambda=0.7"), |s| {
+        case(format!("projection:steps=16,sigma={sigma},spacing=trailing,eta=0.85,lambda=0.7"), |s| {
             methods::projection(s, &trailing(800, 16), 0.85, 0.7)
         }),
         case("diffpir:steps=20,lambda=7,zeta=0.3", |s| methods::diffpir(s, &trailing(1000, 20), 7.0, 0.3)),

@@ -97,7 +97,7 @@ impl Plan {
 
     /// Everything that changes a slice's result.
     fn key(&self, args: &Reconstruct, target: &Target) -> String {
-        let weights = self.prior.as_ref().map(|prior| prior.sha256());
+        let weights = self.prior.as_ref().map(|prior| prior.card().sha256.clone());
         let measure = &args.measure;
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -174,8 +174,11 @@ fn check_tuning(args: &Reconstruct, spec: &Spec) -> anyhow::Result<()> {
             .filter(|entry| entry.parameters.iter().any(|parameter| parameter.name == "lambda"))
             .map(|entry| entry.name)
             .collect();
-        let message =
-            format!("--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}", tunable.join(", "), spec.name);
+        let message = format!(
+            "--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}",
+            tunable.join(", "),
+            spec.name
+        );
         return Err(Usage(message).into());
     }
     if args.samples.is_some_and(|samples| samples > 1) {

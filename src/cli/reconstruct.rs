@@ -1,7 +1,6 @@
 //! The main job: plan, then file by file, volume by volume.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,8 +8,8 @@ use recon::io::{Sink, write_atomic};
 use recon::metrics::{Convention, Lpips, Scores};
 use recon::report::preview::{Row, png, preview};
 use recon::report::sidecar::{
-    Conventions, HashedFile, LAYOUT, OperatorRecord, PriorRecord, SamplerRecord, Sidecar, Software, Timings, VolumeRecord,
-    WrittenFile,
+    Conventions, HashedFile, LAYOUT, OperatorRecord, PriorRecord, SamplerRecord, Sidecar, Software, Timings,
+    VolumeRecord, WrittenFile,
 };
 use recon::report::table::number;
 
@@ -50,7 +49,7 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
             note(&format!("warning: {}: {warning}", plan.files[index].target.source.path().display()));
         }
         match args.json {
-            true => print(&format!("{}\n", serde_json::to_string(&sidecar)?))?,
+            true => print(&format!("{}\n", sidecar.to_json_line()))?,
             false => print(&line(&plan.files[index], &sidecar))?,
         }
     }
@@ -80,7 +79,13 @@ fn describe(plan: &Plan) -> anyhow::Result<String> {
                 operators::FactValue::Text(words) => format!("{} {words}", fact.name),
             })
             .collect();
-        let _ = writeln!(text, "{}: {}, {}", target.source.path().display(), target.source.shape(), target.slicing.describe());
+        let _ = writeln!(
+            text,
+            "{}: {}, {}",
+            target.source.path().display(),
+            target.source.shape(),
+            target.slicing.describe()
+        );
         let _ = writeln!(text, "  simulated measurement: {}; noise {}", facts.join(", "), target.noise);
         let _ = writeln!(text, "  writes {}", file.outputs.reconstruction.display());
     }
@@ -89,7 +94,12 @@ fn describe(plan: &Plan) -> anyhow::Result<String> {
     let _ = write!(text, "{slices} slices x {samples} samples with {}", plan.spec);
     if let Some(seconds) = plan.seconds()? {
         let pull_backs = if vjp > 0 { format!(" and {} pull-backs", slices * samples * vjp) } else { String::new() };
-        let _ = write!(text, ": {} network evaluations{pull_backs}, about {}", slices * samples * denoise, duration(seconds));
+        let _ = write!(
+            text,
+            ": {} network evaluations{pull_backs}, about {}",
+            slices * samples * denoise,
+            duration(seconds)
+        );
     }
     Ok(text)
 }
@@ -130,11 +140,13 @@ fn reconstruct(
         timings.read_seconds += begun.elapsed().as_secs_f64();
         warnings.extend(odd.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
         let begun = Instant::now();
-        let outcome = volume::reconstruct(plan, &plan.files[index], (t, &input), &journal, bar, metrics, args.tune.is_some())?;
+        let outcome =
+            volume::reconstruct(plan, &plan.files[index], (t, &input), &journal, bar, metrics, args.tune.is_some())?;
         timings.reconstruct_seconds += begun.elapsed().as_secs_f64() - outcome.evaluate_seconds;
         timings.evaluate_seconds += outcome.evaluate_seconds;
         let begun = Instant::now();
-        let cropped = |volume: &recon::io::Volume| crop.as_ref().map_or_else(|| volume.clone(), |crop| volume.cropped(crop));
+        let cropped =
+            |volume: &recon::io::Volume| crop.as_ref().map_or_else(|| volume.clone(), |crop| volume.cropped(crop));
         sink.write_volume(&cropped(&outcome.estimate))?;
         if let (Some(sink), Some(std)) = (&mut std_sink, &outcome.std) {
             sink.write_volume(&cropped(std))?;
@@ -145,7 +157,8 @@ fn reconstruct(
         records.push(outcome.record);
     }
     let begun = Instant::now();
-    let mut written = vec![WrittenFile { role: "reconstruction".into(), path: outputs.reconstruction.display().to_string() }];
+    let mut written =
+        vec![WrittenFile { role: "reconstruction".into(), path: outputs.reconstruction.display().to_string() }];
     if let (Some(sink), Some(path)) = (std_sink, &outputs.std) {
         sink.finish()?;
         written.push(WrittenFile { role: "standard_deviation".into(), path: path.display().to_string() });
@@ -200,8 +213,11 @@ fn sidecar(
         inputs,
         outputs,
         operator: OperatorRecord::new(args.measure.op.to_string(), &file.target.operator.facts(), noise_std),
-        sampler: SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images },
-        prior: plan.prior.as_ref().map(|prior| PriorRecord { name: prior.name().into(), files: prior.files().to_vec() }),
+        sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images }),
+        prior: plan
+            .prior
+            .as_ref()
+            .map(|prior| PriorRecord { name: prior.card().name.clone(), files: prior.files().to_vec() }),
         seed: args.measure.seed,
         samples: plan.samples,
         conventions: Conventions::default(),
@@ -216,7 +232,8 @@ fn sidecar(
 fn line(file: &FilePlan, sidecar: &Sidecar) -> String {
     let volumes: Vec<_> = sidecar.volumes.iter().filter_map(|volume| volume.metrics).collect();
     let pair = |of: fn(&Scores) -> Option<f64>, digits| {
-        let mean = |values: Option<Vec<f64>>| values.filter(|v| !v.is_empty()).map(|v| v.iter().sum::<f64>() / v.len() as f64);
+        let mean =
+            |values: Option<Vec<f64>>| values.filter(|v| !v.is_empty()).map(|v| v.iter().sum::<f64>() / v.len() as f64);
         let before = mean(volumes.iter().map(|volume| of(&volume.zero_filled)).collect());
         let after = mean(volumes.iter().map(|volume| of(&volume.reconstruction)).collect());
         format!("{} -> {}", number(before, digits), number(after, digits))
@@ -229,7 +246,7 @@ fn line(file: &FilePlan, sidecar: &Sidecar) -> String {
         pair(|scores| scores.ssim, 4),
         pair(|scores| scores.lpips, 4),
         sidecar.operator.spec,
-        sidecar.sampler.spec,
+        sidecar.sampler.as_ref().map_or("", |sampler| sampler.spec.as_str()),
         volumes.first().map_or("no", |volume| volume.convention.name()),
     )
 }

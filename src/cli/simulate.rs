@@ -1,7 +1,5 @@
 //! `recon simulate INPUT`: the measurement of an image, for other programs.
 
-use std::io::Write;
-
 use ndarray::{ArrayD, IxDyn};
 use num_complex::Complex32;
 use operators::{Array, DType, FactValue};

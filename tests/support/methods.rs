@@ -117,7 +117,7 @@ fn at_rest(setting: &Setting) -> DVector<f64> {
     DVector::zeros(setting.n())
 }
 
-/// Start from the noised, consistent zero image; DDIM on the consistent `u0`.
+/// Start from the noised, consistent zero image; then the consistent `u0`, and of the noise a share `eta` fresh.
 pub fn projection(setting: &Setting, times: &[usize], eta: f64, lambda: f64) -> Recursion {
     let levels = Level::all(setting, times);
     let consistent = |level: &Level, u0: &Affine| match setting.sigma_y {
@@ -125,8 +125,12 @@ pub fn projection(setting: &Setting, times: &[usize], eta: f64, lambda: f64) -> 
         sigma_y => level.proximal(u0, 4.0 * sigma_y * sigma_y * level.abar / (1.0 - level.abar)),
     };
     let first = start(setting, times[0], consistent(&levels[0], &Affine::scaling(setting.n(), 0.0)).g);
-    let steps =
-        levels.iter().map(|level| level.ddim(&level.u0.mix(1.0 - lambda, &consistent(level, &level.u0), lambda), eta));
+    let steps = levels.iter().map(|level| {
+        let u0 = level.u0.mix(1.0 - lambda, &consistent(level, &level.u0), lambda);
+        let noise = (1.0 - level.next).sqrt();
+        let map = u0.mix(level.next.sqrt(), &level.eps(&level.u0), noise * (1.0 - eta * eta).sqrt());
+        Step { map, noise: vec![level.eye(noise * eta)] }
+    });
     recursion(setting, first, steps)
 }
 
