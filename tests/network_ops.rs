@@ -136,7 +136,8 @@ fn group_norm() {
         let x = random(1, &[batch, 6, height, width]).scale(3.0).add(&random(2, &[batch, 6, height, width])).unwrap();
         let (weight, bias) = (weights(3, 6), weights(4, 6));
         let vector_bias = weights(9, 12);
-        for (silu, modulated, then_conv) in [(false, false, false), (true, false, false), (true, true, true), (false, true, true)]
+        for (silu, modulated, then_conv) in
+            [(false, false, false), (true, false, false), (true, true, true), (false, true, true)]
         {
             let conv = conv(6, 7, 3, 1, (1, 1));
             let network = network(6, |graph, x| {
@@ -161,7 +162,11 @@ fn group_norm() {
                 if modulated {
                     let (scale, shift) = vector_bias.split_at(6);
                     let scale = (Tensor::from_slice(scale, (1, 6, 1, 1), &Device::Cpu)? + 1.0)?;
-                    y = y.broadcast_mul(&scale)?.broadcast_add(&Tensor::from_slice(shift, (1, 6, 1, 1), &Device::Cpu)?)?;
+                    y = y.broadcast_mul(&scale)?.broadcast_add(&Tensor::from_slice(
+                        shift,
+                        (1, 6, 1, 1),
+                        &Device::Cpu,
+                    )?)?;
                 }
                 if silu {
                     y = y.silu()?;
@@ -176,8 +181,7 @@ fn group_norm() {
 fn attention() {
     for (batch, height, width) in [(1, 6, 8), (2, 5, 7), (1, 16, 19), (1, 1, 3)] {
         for (heads, depth) in [(1, 8), (3, 5), (2, 32)] {
-            let network =
-                network(3 * heads * depth, |graph, x| _ = graph.push(Op::Attention { heads }, &[x]).unwrap());
+            let network = network(3 * heads * depth, |graph, x| _ = graph.push(Op::Attention { heads }, &[x]).unwrap());
             let x = random(1, &[batch, 3 * heads * depth, height, width]);
             check(&format!("{heads} heads of {depth}, {batch} of {height}x{width}"), &network, &x, 0.0, |x| {
                 let n = height * width;
@@ -209,8 +213,7 @@ fn sums_and_joins() {
     check("sums and joins", &network, &x, 3.25, |x| {
         let angles: Vec<f32> = weights(8, 2).iter().map(|f| 3.25 * f).collect();
         let silu = |v: f32| v / (1.0 + (-v).exp());
-        let time: Vec<f32> =
-            angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).map(silu).collect();
+        let time: Vec<f32> = angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).map(silu).collect();
         let shifted = x.broadcast_add(&Tensor::from_vec(time, (1, 4, 1, 1), &Device::Cpu)?)?;
         let sum = ((shifted.avg_pool2d(2)?.upsample_nearest2d(6, 10)? + x)? * 0.5)?;
         let joined = Tensor::cat(&[&sum, x], 1)?;

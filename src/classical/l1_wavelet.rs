@@ -24,7 +24,11 @@ pub(crate) const ENTRY: Entry = Entry {
             about: "weight of the l1 norm, relative to the 99th percentile of the nonzero |A^H y|",
         },
         Parameter { name: "iterations", default: "200", about: "the most iterations" },
-        Parameter { name: "tolerance", default: "1e-4", about: "relative change of the image at which it ends; never met while the grid moves" },
+        Parameter {
+            name: "tolerance",
+            default: "1e-4",
+            about: "relative change of the image at which it ends; never met while the grid moves",
+        },
         Parameter {
             name: "wavelet",
             default: "db2",

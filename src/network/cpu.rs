@@ -124,7 +124,8 @@ impl Program {
         for (at, node) in graph.nodes().iter().enumerate() {
             if let Op::Conv(conv) = &node.op {
                 let input = node.inputs[0].0;
-                let forward = Packed::forward(conv, graph.nodes()[input].channels, Self::upsamples(&graph, &steps, input));
+                let forward =
+                    Packed::forward(conv, graph.nodes()[input].channels, Self::upsamples(&graph, &steps, input));
                 steps[at].forward = Some(forward);
             }
         }

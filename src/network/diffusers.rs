@@ -52,7 +52,12 @@ impl Prior {
         Self::lower(name.into(), (&paths.0, config), (&paths.1, scheduler), checkpoint)
     }
 
-    fn lower(name: String, config: (&Path, &str), scheduler: (&Path, &str), mut checkpoint: Checkpoint) -> Result<Self> {
+    fn lower(
+        name: String,
+        config: (&Path, &str),
+        scheduler: (&Path, &str),
+        mut checkpoint: Checkpoint,
+    ) -> Result<Self> {
         let schedule = Schedule::from_diffusers(scheduler.0, scheduler.1)?;
         let config = Config::new(config.0, config.1)?;
         let graph = unet::lower(&config, &mut checkpoint)?;

@@ -85,9 +85,7 @@ impl Image {
     ) -> Self {
         let pixels = size.0 * size.1;
         let mut out = pool.take(batch * channels * pixels);
-        out.par_chunks_mut(pixels.max(1))
-            .enumerate()
-            .for_each(|(at, out)| make(at / channels, at % channels, out));
+        out.par_chunks_mut(pixels.max(1)).enumerate().for_each(|(at, out)| make(at / channels, at % channels, out));
         Self::new(out, batch, channels, size)
     }
 

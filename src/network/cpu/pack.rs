@@ -62,7 +62,15 @@ impl Layout {
             let step = units * stride_rows;
             let pass_len = self.channels * step;
             let rows = (units - 1) * WINOGRAD_ROWS + 6;
-            return Band { step, stride: stride_rows, pass_len, len: 6 * pass_len + margin, rows, stride_rows, part: 0 };
+            return Band {
+                step,
+                stride: stride_rows,
+                pass_len,
+                len: 6 * pass_len + margin,
+                rows,
+                stride_rows,
+                part: 0,
+            };
         }
         let rows = (units - 1) * self.split + self.window;
         let stride = stride_rows.div_ceil(self.split);
@@ -141,7 +149,9 @@ impl Rows<'_> {
     fn fill<S: Simd>(&self, rows: &mut [f32], band: &Band) {
         for (row, out) in rows.chunks_exact_mut(band.stride_rows).take(band.rows).enumerate() {
             match (self.first + row).checked_sub(self.pad).filter(|&y| y < self.height) {
-                Some(y) => pack_row::<S>(&self.plane[y * self.width..][..self.width], self.pad, self.affine, self.silu, out),
+                Some(y) => {
+                    pack_row::<S>(&self.plane[y * self.width..][..self.width], self.pad, self.affine, self.silu, out)
+                }
                 None => out.fill(0.0),
             }
         }

@@ -41,7 +41,9 @@ impl Program {
                     let packed = self.steps[at].transpose.get_or_init(|| Packed::transpose(conv, channels, upsampled));
                     let present = gradients.of[target.0].take();
                     let slope = match &tape.saved[target.0] {
-                        Some(Saved::Norm { input, norm }) if self.steps[target.0].lazy && norm.silu => Some((input, norm)),
+                        Some(Saved::Norm { input, norm }) if self.steps[target.0].lazy && norm.silu => {
+                            Some((input, norm))
+                        }
                         _ => None,
                     };
                     let gradient = self.convolve(packed, &Value::plain(gradient), |item| Finish {

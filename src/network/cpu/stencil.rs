@@ -51,7 +51,12 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    fn new(stencil: Stencil, inputs: usize, outputs: usize, weight: impl Fn(usize, usize, usize, usize) -> f64) -> Self {
+    fn new(
+        stencil: Stencil,
+        inputs: usize,
+        outputs: usize,
+        weight: impl Fn(usize, usize, usize, usize) -> f64,
+    ) -> Self {
         let pack = |(pass, taps): (usize, &Vec<(usize, usize)>)| {
             let mut packed = Vec::with_capacity(outputs.next_multiple_of(ROWS) * inputs * taps.len());
             for block in (0..outputs).step_by(ROWS) {
@@ -95,7 +100,9 @@ impl Packed {
                 const GATHER: [&[usize]; 4] = [&[2], &[1, 2], &[0, 1], &[0]];
                 let sum = |i: usize, o: usize, y: usize, x: usize| {
                     let rows = GATHER[y].iter();
-                    rows.flat_map(|&ky| GATHER[x].iter().map(move |&kx| (ky, kx))).map(|(ky, kx)| at(i, o, ky, kx)).sum()
+                    rows.flat_map(|&ky| GATHER[x].iter().map(move |&kx| (ky, kx)))
+                        .map(|(ky, kx)| at(i, o, ky, kx))
+                        .sum()
                 };
                 Self::direct(4, 2, 1, outputs, inputs, sum)
             }

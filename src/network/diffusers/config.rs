@@ -57,7 +57,8 @@ impl Config {
         fields.take_one_of("class_embed_type", &[Value::Null])?;
         fields.take_one_of("num_class_embeds", &[Value::Null])?;
         let mid_block = !fields.take_one_of("mid_block_type", &["UNetMidBlock2D".into(), Value::Null])?.is_null();
-        let default = fields.take_one_of("resnet_time_scale_shift", &["default".into(), "scale_shift".into()])? == "default";
+        let default =
+            fields.take_one_of("resnet_time_scale_shift", &["default".into(), "scale_shift".into()])? == "default";
         // Without influence on the result.
         fields.take::<f64>("dropout", 0.0)?;
         fields.take::<Option<usize>>("num_train_timesteps", None)?;
@@ -106,7 +107,9 @@ impl Config {
             mid_attention: fields.take("add_attention", true)?,
         };
         let levels = config.block_out_channels.len();
-        for (name, got) in [("down_block_types", config.attention_down.len()), ("up_block_types", config.attention_up.len())] {
+        for (name, got) in
+            [("down_block_types", config.attention_down.len()), ("up_block_types", config.attention_up.len())]
+        {
             if got != levels || levels == 0 || levels > 16 {
                 return Err(fields.error(format!("field `{name}` has {got} entries, `block_out_channels` {levels}")));
             }

@@ -51,7 +51,8 @@ pub(super) fn lower(config: &Config, checkpoint: &mut Checkpoint) -> Result<Grap
     for (level, &channels) in config.block_out_channels.iter().rev().enumerate() {
         let block = format!("up_blocks.{level}");
         for layer in 0..=config.layers_per_block {
-            let skip = skips.pop().expect("one more layer per level on the way up than down, and the first convolution");
+            let skip =
+                skips.pop().expect("one more layer per level on the way up than down, and the first convolution");
             let id = to.graph.push(Op::Concat, &[x.id, skip.id])?;
             let joined = Image { id, channels: x.channels + skip.channels };
             x = to.residual(&format!("{block}.resnets.{layer}"), joined, channels, 1.0)?;
@@ -182,9 +183,8 @@ impl Lowering<'_> {
             weight.extend_from_slice(&self.checkpoint.take(&format!("{layer}.weight"), &[channels, channels])?);
             bias.extend_from_slice(&self.checkpoint.take(&format!("{layer}.bias"), &[channels])?);
         }
-        let pointwise = |weight: Weights, bias: Weights| {
-            Op::Conv(Conv { weight, bias, kernel: 1, stride: 1, padding: (0, 0) })
-        };
+        let pointwise =
+            |weight: Weights, bias: Weights| Op::Conv(Conv { weight, bias, kernel: 1, stride: 1, padding: (0, 0) });
         let qkv = self.graph.push(pointwise(weight.into(), bias.into()), &[normed.id])?;
         let heads = channels / depth;
         let mixed = self.graph.push(Op::Attention { heads }, &[qkv])?;
