@@ -18,6 +18,8 @@ use crate::{Error, Result};
 
 mod l1_wavelet;
 mod planes;
+#[cfg(test)]
+mod testing;
 mod tune;
 mod tv;
 mod wavelet;

@@ -7,10 +7,12 @@ use crate::Result;
 mod flat;
 mod gaussian;
 mod mixture;
+mod network;
 
 pub use flat::Flat;
 pub use gaussian::Gaussian;
 pub use mixture::GaussianMixture;
+pub use network::NetworkDenoiser;
 
 /// `E[x0 | x0 + sigma z = x]`: the only thing a sampler knows of a score model, in data units.
 ///

@@ -119,6 +119,7 @@ impl ForwardOperator for Mri {
     }
 
     fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
+        self.range.check(y, "mri: the k-space")?;
         let image = self.fourier.inverse_weighted(y, &self.mask)?;
         Ok(("zero-filled", if self.domain.dtype() == DType::F32 { image.abs() } else { image }))
     }

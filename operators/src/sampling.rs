@@ -1,15 +1,14 @@
 //! Which positions of k-space are measured: patterns of zeros and ones on the centred Cartesian grid.
 
+use crate::files::{is_npy, read_gray_picture, read_npy, unusable};
 use crate::{Array, Error, Fact, Result};
 
 pub mod fastmri;
-mod file;
 pub mod mt19937;
 pub mod poisson_disc;
 pub mod radial;
 
 pub use fastmri::Lines;
-pub(crate) use file::read_numbers;
 pub use poisson_disc::PoissonDisc;
 pub use radial::{Angles, Radial};
 
@@ -104,14 +103,14 @@ impl Pattern {
         facts
     }
 
-    /// From a file: a `.npy` array or an image, `[width]` (columns) or `[height, width]`; what is not zero is sampled.
+    /// From a file: a `.npy` array or a picture in grey, `[width]` (columns) or `[height, width]`; what is not zero is sampled.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read, has another size (both are named), or samples nothing.
     pub fn from_file(path: &std::path::Path, height: usize, width: usize) -> Result<Self> {
-        let values = read_numbers(path)?;
+        let values = if is_npy(path) { read_npy(path)? } else { read_gray_picture(path)?.into_dyn() };
         let sampled: Vec<bool> = values.iter().map(|&v| v != 0.0).collect();
-        let fail = |reason: String| Error::File { path: path.into(), reason };
+        let fail = |reason: String| unusable(path, reason);
         if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
             return Err(fail(format!("expected zeros and ones, got {bad}")));
         }

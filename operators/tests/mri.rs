@@ -215,7 +215,7 @@ fn number(operator: &dyn ForwardOperator, name: &str) -> f64 {
 fn mri_4x_is_the_benchmark_convention() {
     let mri = build(&"mri-4x".parse().unwrap(), &Context::new(1, 320, 320)).unwrap();
     assert_eq!((mri.domain(), mri.range()), (&Space::real(&[1, 320, 320]), &Space::complex(&[1, 320, 320])));
-    assert_eq!(number(&*mri, "center_lines"), 26.0);
+    assert_eq!(number(&*mri, "centre_lines"), 26.0);
     assert_eq!(number(&*mri, "acceleration"), 320.0 / 81.0);
     assert_eq!(number(&*mri, "mask_seed"), 0.0);
     let (sampled, known) = (number(&*mri, "sampled_fraction"), number(&*mri, "symmetrised_fraction"));

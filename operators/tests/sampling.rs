@@ -84,7 +84,7 @@ fn poisson_discs_keep_their_distance_and_reach_the_acceleration() {
                 block += 1;
             } else {
                 assert!(!crop_corner || radius <= 1.0, "{request:?}: a sample in a corner");
-                rest.push((i as f64, j as f64, (drawn.slope * radius).max(1.0)));
+                rest.push((i as f64, j as f64, (0.75 + drawn.slope * radius).max(1.0)));
             }
         }
         assert_eq!(block, calibration.0 * calibration.1, "{request:?}: the block is full");

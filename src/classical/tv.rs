@@ -255,3 +255,74 @@ fn project(p: &mut [f32], plane: usize, radius: f32) {
         direction.iter_mut().zip(&factor).for_each(|(p, f)| *p *= f);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{operator, phantom};
+    use super::*;
+    use crate::samplers::Silent;
+    use operators::{Noise, Stream};
+
+    #[test]
+    fn the_pair_of_primal_and_dual_is_a_saddle_point() {
+        for (spec, size) in [("mri:accel=3,image=complex", (33, 40)), ("mri:accel=3,image=real", (32, 27))] {
+            let operator = operator(spec, size);
+            let y = operator.apply(&phantom(size).cast(operator.domain().dtype())).unwrap();
+            let problem = Problem { operator: &*operator, y: &y, noise_std: 0.0 };
+            let mut noise = Noise::new(0, vec![Stream::default()]);
+            let mut run = Run { noise: &mut noise, observer: &mut Silent };
+            let layout = Layout::new(operator.domain());
+            let tv = TotalVariation { lambda: 0.02, iterations: 4000, tolerance: 0.0 };
+            let item = &tv.solve(&problem, &layout, &mut run).unwrap()[0];
+            let radius = f64::from(item.radius);
+            // Dual feasible: |p| <= lambda s.
+            let plane = layout.plane();
+            let norms = (0..plane).map(|i| item.p.iter().skip(i).step_by(plane).map(|v| v * v).sum::<f32>().sqrt());
+            assert!(norms.clone().all(|norm| f64::from(norm) <= radius * (1.0 + 1e-3)), "{spec}: dual not feasible");
+            assert!(norms.clone().any(|norm| f64::from(norm) >= radius * 0.999), "{spec}: nothing is an edge");
+            // Stationary: A^H (A x - y) + grad^T p = 0.
+            let x = layout.pack(std::iter::once(item.x.as_slice())).unwrap();
+            let misfit = operator.normal(&x).unwrap().sub(&operator.adjoint(&y).unwrap()).unwrap();
+            let adjoint = gradient_adjoint(&item.p, &layout);
+            let stationarity = misfit.add(&layout.pack(std::iter::once(adjoint.as_slice())).unwrap()).unwrap();
+            let worst = stationarity.abs().as_f32().unwrap().iter().fold(0f32, |a, v| a.max(*v));
+            assert!(f64::from(worst) < 2e-3 * radius, "{spec}: stationary to {worst}, radius {radius}");
+            // No gap: lambda s TV(x) = <grad x, p>.
+            let mut gradient = vec![0f32; item.p.len()];
+            for (gradient, x) in gradient.chunks_exact_mut(2 * plane).zip(item.x.chunks_exact(plane)) {
+                add_gradient(x, gradient, layout.padded, 1.0);
+            }
+            let tv: f64 = (0..plane)
+                .map(|i| f64::from(gradient.iter().skip(i).step_by(plane).map(|v| v * v).sum::<f32>()).sqrt())
+                .sum();
+            let gap = radius * tv - dot(gradient.iter().copied(), item.p.iter().copied());
+            println!("{spec}: gap {:.1e}, stationarity {:.1e}", gap / (radius * tv), f64::from(worst) / radius);
+            assert!(gap.abs() < 1e-4 * radius * tv, "{spec}: gap {gap} of {}", radius * tv);
+        }
+    }
+
+    #[test]
+    fn the_adjoint_of_the_gradient_is_its_adjoint() {
+        for (height, width) in [(1, 7), (7, 1), (5, 6), (1, 1)] {
+            let space = operators::Space::real(&[1, height, width]);
+            let layout = Layout::new(&space);
+            let mut noise = Noise::new(4, vec![Stream::default()]);
+            let x = layout.unpack(&noise.normal(&space).unwrap(), 0).unwrap();
+            let p = noise.normal(&operators::Space::real(&[2, height, width])).unwrap().as_f32().unwrap().to_vec();
+            let mut gradient = vec![0f32; p.len()];
+            add_gradient(&x, &mut gradient, layout.padded, 1.0);
+            // Differences across the border are zero, so p does not matter there.
+            let inside: Vec<f32> = p
+                .iter()
+                .enumerate()
+                .map(|(i, v)| {
+                    let (vertical, row, column) = (i < height * width, i / width % height, i % width);
+                    if if vertical { row + 1 == height } else { column + 1 == width } { 0.0 } else { *v }
+                })
+                .collect();
+            let left = dot(gradient.into_iter(), p.into_iter());
+            let right = dot(x.into_iter(), gradient_adjoint(&inside, &layout).into_iter());
+            assert!((left - right).abs() < 1e-5, "{height}x{width}: {left} and {right}");
+        }
+    }
+}

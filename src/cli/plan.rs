@@ -114,7 +114,7 @@ impl Plan {
 
     /// Everything that changes a slice's result.
     fn key(&self, args: &Reconstruct, target: &Target) -> String {
-        let weights = self.prior.as_ref().map(|prior| prior.sha256());
+        let weights = self.prior.as_ref().map(|prior| prior.card().sha256.clone());
         let measure = &args.measure;
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -254,7 +254,7 @@ fn sidecar(
         prior: plan
             .prior
             .as_ref()
-            .map(|prior| PriorRecord { name: prior.name().into(), files: prior.files().to_vec() }),
+            .map(|prior| PriorRecord { name: prior.card().name.clone(), files: prior.files().to_vec() }),
         seed: args.measure.seed,
         samples: plan.samples,
         conventions: Conventions::default(),

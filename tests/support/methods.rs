@@ -117,7 +117,7 @@ fn at_rest(setting: &Setting) -> DVector<f64> {
     DVector::zeros(setting.n())
 }
 
-/// Start from the noised pseudo-inverse; DDIM on the consistent `u0`.
+/// Start from the noised pseudo-inverse; the consistent `u0`, and of the noise a share `eta` fresh.
 pub fn projection(setting: &Setting, times: &[usize], eta: f64, lambda: f64) -> Recursion {
     let first = start(setting, times[0], &setting.pseudo_inverse * &setting.y * 2.0);
     let steps = Level::all(setting, times).into_iter().map(|level| {
@@ -126,7 +126,10 @@ pub fn projection(setting: &Setting, times: &[usize], eta: f64, lambda: f64) -> 
             0.0 => level.projected(&level.u0),
             sigma_y => level.proximal(&level.u0, 4.0 * sigma_y * sigma_y / s2),
         };
-        level.ddim(&level.u0.mix(1.0 - lambda, &consistent, lambda), eta)
+        let u0 = level.u0.mix(1.0 - lambda, &consistent, lambda);
+        let noise = (1.0 - level.next).sqrt();
+        let map = u0.mix(level.next.sqrt(), &level.eps(&level.u0), noise * (1.0 - eta * eta).sqrt());
+        Step { map, noise: vec![level.eye(noise * eta)] }
     });
     recursion(setting, first, steps)
 }

@@ -134,11 +134,11 @@ impl Setting {
         self.operator.spectral(&self.measurement, &|s| s).unwrap().is_some()
     }
 
-    /// What rounding in f32 may do to an image like `x`: a few units in its last place at every step, more where the
-    /// pseudo-inverse multiplies them.
+    /// What rounding in f32 may do to an image like `x`: some units in its last place, and one unit times the condition number of
+    /// the operator.
     pub fn rounding(&self, x: &DVector<f64>) -> f64 {
-        let weakest = self.s.iter().copied().fold(f64::INFINITY, f64::min);
-        3e-6 * (1.0 + x.amax()) + 1e-7 / weakest
+        let (weakest, strongest) = self.s.iter().fold((f64::INFINITY, 0f64), |(a, b), &s| (a.min(s), b.max(s)));
+        (3e-6 + 3e-8 * strongest / weakest) * (1.0 + x.amax())
     }
 
     /// Samples of `p(x | y)` as columns, by the sampler that `spec` names.

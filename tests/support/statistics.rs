@@ -16,14 +16,15 @@ pub struct Scores {
     pub correlation: f64,
     /// The largest of `k` scores of `N S_ii ~ chi^2_N`.
     pub variance: f64,
-    /// The largest deviation along a direction that should be fixed, in data units: not a score.
+    /// The largest deviation along a direction that should be fixed, in data units per pixel (over the root of their number): not a
+    /// score.
     pub fixed: f64,
 }
 
 impl Scores {
     /// With `samples` as columns.
     pub fn new(samples: &DMatrix<f64>, mean: &DVector<f64>, covariance: &DMatrix<f64>) -> Self {
-        let count = samples.ncols() as f64;
+        let (count, pixels) = (samples.ncols() as f64, samples.nrows() as f64);
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance.clone());
         let mut centred = samples.clone();
         centred.column_iter_mut().for_each(|mut x| x -= mean);
@@ -34,7 +35,7 @@ impl Scores {
                 rows.push(row.into_owned() / variance.sqrt());
             } else {
                 // Six standard deviations of what variance there is are not an error.
-                fixed = fixed.max(row.amax() - 6.0 * variance.max(0.0).sqrt());
+                fixed = fixed.max((row.amax() - 6.0 * variance.max(0.0).sqrt()) / pixels.sqrt());
             }
         }
         if rows.is_empty() {
@@ -66,21 +67,4 @@ impl Scores {
 fn score(x: f64, k: f64) -> f64 {
     let spread = 2.0 / (9.0 * k);
     ((x / k).cbrt() - (1.0 - spread)) / spread.sqrt()
-}
-
-/// `log p_a(samples) - log p_b(samples)` of two Gaussians `(mean, covariance)`: the most powerful statistic that tells them apart.
-/// Positive where `a` fits better.
-pub fn log_likelihood_ratio(
-    samples: &DMatrix<f64>,
-    a: (&DVector<f64>, &DMatrix<f64>),
-    b: (&DVector<f64>, &DMatrix<f64>),
-) -> f64 {
-    let log_likelihood = |(mean, covariance): (&DVector<f64>, &DMatrix<f64>)| {
-        let factor = covariance.clone().cholesky().expect("a regular covariance").l();
-        let mut centred = samples.clone();
-        centred.column_iter_mut().for_each(|mut x| x -= mean);
-        let w = factor.solve_lower_triangular(&centred).expect("a regular covariance");
-        -0.5 * w.norm_squared() - samples.ncols() as f64 * factor.diagonal().map(f64::ln).sum()
-    };
-    log_likelihood(a) - log_likelihood(b)
 }
