@@ -4,6 +4,16 @@ use operators::{Array, Space};
 
 use crate::Result;
 
+mod flat;
+mod gaussian;
+mod mixture;
+mod network;
+
+pub use flat::Flat;
+pub use gaussian::Gaussian;
+pub use mixture::GaussianMixture;
+pub use network::NetworkDenoiser;
+
 /// `E[x0 | x0 + sigma z = x]`: the only thing a sampler knows of a score model, in data units.
 ///
 /// By Tweedie's formula it is the score in other words: `grad log p_sigma(x) = (denoise(x, sigma) - x) / sigma^2`. Networks that

@@ -1,1 +1,336 @@
-//! .
+//! Score networks: every checkpoint is lowered to one small graph of layers, which a backend computes.
+//!
+//! A graph knows channels, not image sizes: it runs on any image whose sides are divisible by [`Graph::multiple`]. It has one
+//! input image, one output image and one number, the noise level as the network was trained to see it (a timestep, a log
+//! sigma). A checkpoint format is one lowering (`diffusers`); a device is one backend (`cpu`).
+
+use std::sync::Arc;
+
+use operators::Array;
+
+use crate::{Error, Result};
+
+mod checkpoint;
+mod cpu;
+mod diffusers;
+mod fields;
+mod schedule;
+
+pub use schedule::{Prediction, Schedule};
+
+/// A value of a graph: the output of the node of that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(usize);
+
+/// A stack of numbers of a checkpoint, shared between the graph and its backends.
+pub type Weights = Arc<[f32]>;
+
+/// One layer. Images are `[batch, channels, H, W]`; vectors `[channels]` depend on the noise level only, so a batch has one.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// The image the network is given.
+    Input,
+    /// `(sin(t f_i)), (cos(t f_i))` of the noise level `t`: a vector of twice as many channels as there are frequencies.
+    Embedding {
+        /// `f`.
+        frequencies: Weights,
+        /// The cosines come first.
+        cosine_first: bool,
+    },
+    /// `x / (1 + exp(-x))` of a vector.
+    Silu,
+    /// `W x + b` of a vector; `weight` is `[out, in]`.
+    Linear {
+        /// `W`.
+        weight: Weights,
+        /// `b`.
+        bias: Weights,
+    },
+    /// Cross-correlation of an image with `weight` `[out, in, kernel, kernel]`, zeros outside.
+    Conv(Conv),
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias` over groups of channels and all pixels; with a second input, a
+    /// vector `(scale, shift)` of twice the channels, then `* (1 + scale) + shift`; then SiLU where asked for.
+    GroupNorm {
+        /// Number of groups.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
+        /// Per channel.
+        weight: Weights,
+        /// Per channel.
+        bias: Weights,
+        /// Whether SiLU follows.
+        silu: bool,
+    },
+    /// `softmax(q^T k / sqrt(channels per head)) v` over the pixels, for each head; the input holds all of q, then k, then v.
+    Attention {
+        /// Number of heads.
+        heads: usize,
+    },
+    /// Every pixel becomes 2 x 2 pixels.
+    Upsample,
+    /// Every 2 x 2 pixels become their mean.
+    Downsample,
+    /// The channels of the first image, then those of the second.
+    Concat,
+    /// `(x + y) * scale`.
+    Add {
+        /// 1 in most networks.
+        scale: f32,
+    },
+    /// An image plus a vector, the same for every pixel.
+    AddVector,
+}
+
+/// The numbers of a convolution.
+#[derive(Clone, Debug)]
+pub struct Conv {
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Weights,
+    /// `[out]`.
+    pub bias: Weights,
+    /// 1 or 3.
+    pub kernel: usize,
+    /// 1 or 2.
+    pub stride: usize,
+    /// Zeros before the first row and column and after the last ones.
+    pub padding: (usize, usize),
+}
+
+/// A layer with its place in the graph.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it computes.
+    pub op: Op,
+    /// From which values, all of them earlier nodes.
+    pub inputs: Vec<Id>,
+    /// Channels of its output.
+    pub channels: usize,
+    /// The sides of its output are those of the input image divided by `2^level`.
+    pub level: u32,
+    /// Whether it is an image; a vector otherwise.
+    pub is_image: bool,
+}
+
+/// The layers of a network, in an order in which they can be computed; the last one is the output.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+}
+
+impl Graph {
+    /// A graph with an input of that many channels.
+    pub fn new(channels: usize) -> (Self, Id) {
+        let input = Node { op: Op::Input, inputs: Vec::new(), channels, level: 0, is_image: true };
+        (Self { nodes: vec![input] }, Id(0))
+    }
+
+    /// Adds a layer.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the inputs do not fit the layer.
+    pub fn push(&mut self, op: Op, inputs: &[Id]) -> Result<Id> {
+        let node = self.check(op, inputs).map_err(|reason| Error::Mismatch(format!("layer graph: {reason}")))?;
+        self.nodes.push(node);
+        Ok(Id(self.nodes.len() - 1))
+    }
+
+    fn check(&self, op: Op, inputs: &[Id]) -> std::result::Result<Node, String> {
+        let given: Vec<&Node> = inputs
+            .iter()
+            .map(|id| self.nodes.get(id.0).ok_or(format!("value {} does not exist yet", id.0)))
+            .collect::<std::result::Result<_, _>>()?;
+        let kinds: Vec<bool> = given.iter().map(|node| node.is_image).collect();
+        let expected: &[bool] = match op {
+            Op::Input => return Err("a graph has one input".into()),
+            Op::Embedding { .. } => &[],
+            Op::Silu | Op::Linear { .. } => &[false],
+            Op::GroupNorm { .. } if inputs.len() == 1 => &[true],
+            Op::GroupNorm { .. } | Op::AddVector => &[true, false],
+            Op::Conv(_) | Op::Attention { .. } | Op::Upsample | Op::Downsample => &[true],
+            Op::Concat | Op::Add { .. } => &[true, true],
+        };
+        if kinds != expected {
+            return Err(format!("{op:?} takes (image?) {expected:?}, got {kinds:?}"));
+        }
+        let first = given.first().map_or(0, |node| node.channels);
+        let mut level = given.first().map_or(0, |node| node.level);
+        let same = |what: &str, got: usize, expected: usize| {
+            if got == expected { Ok(()) } else { Err(format!("{what}: expected {expected}, got {got}")) }
+        };
+        let channels = match &op {
+            Op::Input => first,
+            Op::Embedding { frequencies, .. } => 2 * frequencies.len(),
+            Op::Silu => first,
+            Op::Linear { weight, bias } => {
+                same("weights of a linear layer", weight.len(), first * bias.len())?;
+                bias.len()
+            }
+            Op::Conv(conv) => {
+                let taps = conv.kernel * conv.kernel;
+                same("weights of a convolution", conv.weight.len(), first * conv.bias.len() * taps)?;
+                let padded = conv.padding.0 + conv.padding.1;
+                let keeps = match (conv.kernel, conv.stride) {
+                    (1, 1) => padded == 0,
+                    (3, 1) => conv.padding == (1, 1),
+                    (3, 2) => matches!(conv.padding, (1, 1) | (0, 1)),
+                    _ => false,
+                };
+                if !keeps {
+                    let Conv { kernel, stride, padding, .. } = conv;
+                    return Err(format!("no convolution of kernel {kernel}, stride {stride}, padding {padding:?}"));
+                }
+                level += u32::from(conv.stride == 2);
+                conv.bias.len()
+            }
+            Op::GroupNorm { groups, weight, bias, .. } => {
+                same("weights of a group norm", weight.len(), first)?;
+                same("biases of a group norm", bias.len(), first)?;
+                if *groups == 0 || first % groups != 0 {
+                    return Err(format!("{first} channels do not make {groups} groups"));
+                }
+                if let Some(vector) = given.get(1) {
+                    same("scale and shift of a group norm", vector.channels, 2 * first)?;
+                }
+                first
+            }
+            Op::Attention { heads } => {
+                if *heads == 0 || first % (3 * heads) != 0 {
+                    return Err(format!("{first} channels are not q, k and v of {heads} heads"));
+                }
+                first / 3
+            }
+            Op::Upsample => {
+                level = level.checked_sub(1).ok_or("an upsampling above the size of the input")?;
+                first
+            }
+            Op::Downsample => {
+                level += 1;
+                first
+            }
+            Op::Concat => first + given[1].channels,
+            Op::Add { .. } | Op::AddVector => {
+                same("channels of the second summand", given[1].channels, first)?;
+                first
+            }
+        };
+        if matches!(op, Op::Concat | Op::Add { .. }) {
+            same("level of the second image", given[1].level as usize, level as usize)?;
+        }
+        let is_image = !matches!(op, Op::Embedding { .. } | Op::Silu | Op::Linear { .. });
+        Ok(Node { op, inputs: inputs.to_vec(), channels, level, is_image })
+    }
+
+    /// All layers.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Channels of the image the network is given.
+    pub fn input_channels(&self) -> usize {
+        self.nodes.first().map_or(0, |node| node.channels)
+    }
+
+    /// Channels of the image the network returns.
+    pub fn output_channels(&self) -> usize {
+        self.nodes.last().map_or(0, |node| node.channels)
+    }
+
+    /// What the sides of an image must be divisible by.
+    pub fn multiple(&self) -> usize {
+        1 << self.nodes.iter().map(|node| node.level).max().unwrap_or(0)
+    }
+}
+
+/// A network that is ready to run on the CPU.
+#[derive(Debug)]
+pub struct Network {
+    cpu: cpu::Program,
+}
+
+impl Network {
+    /// Prepares a graph.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if its output is not an image of the input's size.
+    pub fn new(graph: Graph) -> Result<Self> {
+        match graph.nodes.last() {
+            Some(node) if node.is_image && node.level == 0 => Ok(Self { cpu: cpu::Program::new(graph) }),
+            _ => Err(Error::Mismatch("layer graph: the output is not an image of the input's size".into())),
+        }
+    }
+
+    /// The layers.
+    pub fn graph(&self) -> &Graph {
+        self.cpu.graph()
+    }
+
+    /// The output for images `x` `[batch, channels, H, W]` at noise level `t`.
+    ///
+    /// # Errors
+    /// [`Error::Operator`] or [`Error::Mismatch`] if `x` is not such images, or a side is not divisible by [`Graph::multiple`].
+    pub fn forward(&self, x: &Array, t: f64) -> Result<Array> {
+        let (batch, height, width) = self.check(x)?;
+        let y = self.cpu.forward(x.as_f32()?, [batch, height, width], t);
+        Ok(Array::from_vec(&[batch, self.graph().output_channels(), height, width], y)?)
+    }
+
+    /// The same, and the transposed Jacobian with respect to `x` there, `v -> (d output / d x)^T v`.
+    ///
+    /// # Errors
+    /// As [`Network::forward`]; the pull-back's if `v` is not shaped like the output.
+    pub fn linearize(&self, x: &Array, t: f64) -> Result<(Array, impl Fn(&Array) -> Result<Array> + use<'_>)> {
+        let (batch, height, width) = self.check(x)?;
+        let (y, tape) = self.cpu.linearize(x.as_f32()?, [batch, height, width], t);
+        let shape = [batch, self.graph().output_channels(), height, width];
+        let input = x.shape().to_vec();
+        let pull_back = move |v: &Array| {
+            if v.shape() != shape {
+                let expected = format!("{shape:?}");
+                let got = v.shape().to_vec();
+                return Err(operators::Error::Shape { what: "network pull-back".into(), expected, got }.into());
+            }
+            Ok(Array::from_vec(&input, self.cpu.pull_back(&tape, v.as_f32()?))?)
+        };
+        Ok((Array::from_vec(&shape, y)?, pull_back))
+    }
+
+    fn check(&self, x: &Array) -> Result<(usize, usize, usize)> {
+        let (channels, multiple) = (self.graph().input_channels(), self.graph().multiple());
+        match *x.shape() {
+            [batch, c, h, w] if c == channels && h > 0 && w > 0 && h % multiple == 0 && w % multiple == 0 => {
+                Ok((batch, h, w))
+            }
+            _ => {
+                let expected = format!("[batch, {channels}, H, W] with H and W divisible by {multiple}");
+                Err(operators::Error::Shape { what: "network".into(), expected, got: x.shape().to_vec() }.into())
+            }
+        }
+    }
+}
+
+/// A trained network with what is known of it.
+#[derive(Debug)]
+pub struct Prior {
+    /// The layers.
+    pub network: Network,
+    /// The noise levels it was trained on.
+    pub schedule: Schedule,
+    /// What is known of it.
+    pub card: Card,
+}
+
+/// The facts of a model that a log or a sidecar states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Card {
+    /// Its name: of the folder, or of the bundled prior.
+    pub name: String,
+    /// Numbers in its weights.
+    pub parameters: usize,
+    /// SHA-256 of the file of its weights.
+    pub sha256: String,
+    /// Height and width of the images it was trained on, if stated.
+    pub training_size: Option<(usize, usize)>,
+    /// Pixel size (rows, columns) of those images in mm, if stated.
+    pub training_voxel_mm: Option<(f64, f64)>,
+}

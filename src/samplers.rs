@@ -6,7 +6,25 @@ use operators::spec::{self, Parameter};
 use operators::{Array, ForwardOperator, Noise, Space, Spec};
 
 use crate::denoiser::Denoiser;
-use crate::{Error, Result};
+use crate::{Error, Result, classical};
+
+mod ccdf;
+mod ddnm;
+mod diffpir;
+mod dps;
+mod gaussian_guidance;
+mod projection;
+mod pseudo_inverse;
+mod zero_filled;
+
+pub use ccdf::Ccdf;
+pub use ddnm::Ddnm;
+pub use diffpir::DiffPir;
+pub use dps::{Dps, Form};
+pub use gaussian_guidance::GaussianGuidance;
+pub use projection::Projection;
+pub use pseudo_inverse::PseudoInverse;
+pub use zero_filled::ZeroFilled;
 
 /// A way to draw from `p(x | y)`, or an estimate of `x` where the method is not probabilistic.
 ///
@@ -19,7 +37,8 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
     /// iteration leaves the finite numbers.
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array>;
 
-    /// How often the network is evaluated per image, a pull-back counted separately: `(denoise, vjp)`. `(0, 0)` for a method that does not use the prior.
+    /// How often the network is evaluated per image, a pull-back counted separately: `(denoise, vjp)`. `(0, 0)` for a method that
+    /// does not use the prior.
     fn evaluations(&self) -> (usize, usize);
 }
 
@@ -72,11 +91,16 @@ pub struct Progress<'a> {
 }
 
 impl Run<'_> {
-    /// Tells the observer.
+    /// Tells the observer, after a look at the estimate.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if it breaks.
+    /// [`Error::Interrupted`] if the observer breaks; [`Error::Numerical`] if an element of `x0` is not finite.
     pub fn report(&mut self, at: &Progress<'_>) -> Result<()> {
+        if !at.x0.is_finite() {
+            let Progress { step, steps, sigma, .. } = at;
+            let reason = format!("step {step} of {steps}, sigma {sigma:.4}: the image is no longer finite");
+            return Err(Error::Numerical(reason));
+        }
         match self.observer.step(at) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),
@@ -112,7 +136,18 @@ impl spec::Entry for Entry {
 }
 
 /// All methods, in the order of the help.
-pub const SAMPLERS: &[Entry] = &[];
+pub const SAMPLERS: &[Entry] = &[
+    projection::ENTRY,
+    dps::ENTRY,
+    diffpir::ENTRY,
+    ddnm::ENTRY,
+    ccdf::ENTRY,
+    gaussian_guidance::ENTRY,
+    classical::L1_WAVELET,
+    classical::TV,
+    pseudo_inverse::ENTRY,
+    zero_filled::ENTRY,
+];
 
 /// The method that `spec` (`dps:steps=1000,zeta=0.5`) names.
 ///

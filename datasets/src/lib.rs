@@ -35,6 +35,10 @@ pub const PRIORS: &[Prior] = &[BRAIN_MR];
 /// LPIPS v0.1: the AlexNet features and the linear heads of Zhang et al. (2018), safetensors.
 pub const LPIPS_ALEX: &[u8] = include_bytes!("../data/lpips_alex.safetensors");
 
+/// A T1-weighted head, 181x215x24 voxels of 1 mm, `.nii.gz`: a slab of Colin27 (Holmes et al. 1998), an average of 27 scans of
+/// one person, so less noisy than a single scan.
+pub const BRAIN_T1: &[u8] = include_bytes!("../data/brain-t1/brain_t1.nii.gz");
+
 /// One ellipse of a phantom: centre, half axes, turn in degrees, added intensity; coordinates in [-1, 1], y up.
 type Ellipse = (f64, f64, f64, f64, f64, f64);
 

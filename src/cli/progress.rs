@@ -63,10 +63,24 @@ impl Bar {
     }
 }
 
-impl Observer for Bar {
+/// The part of a slice that one call of a sampler draws.
+pub struct Part<'a> {
+    bar: &'a ProgressBar,
+    from: u64,
+    length: u64,
+}
+
+impl Bar {
+    /// Samples `start..start + count` of `samples` of the next slice.
+    pub fn part(&self, start: usize, count: usize, samples: usize) -> Part<'_> {
+        let share = |n: usize| self.steps_per_slice * n as u64 / samples.max(1) as u64;
+        Part { bar: &self.bar, from: self.slices_done * self.steps_per_slice + share(start), length: share(count) }
+    }
+}
+
+impl Observer for Part<'_> {
     fn step(&mut self, at: &Progress<'_>) -> ControlFlow<()> {
-        let inside = (at.step as u64 * self.steps_per_slice) / at.steps.max(1) as u64;
-        self.bar.set_position(self.slices_done * self.steps_per_slice + inside.min(self.steps_per_slice));
+        self.bar.set_position(self.from + (self.length * at.step as u64 / at.steps.max(1) as u64).min(self.length));
         match interrupted() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

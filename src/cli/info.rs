@@ -1,0 +1,45 @@
+//! `recon info FILE...`
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use recon::io::{Slicing, Source};
+
+/// What the header says, how the volume would be cut into slices, and the intensities of the first volume.
+pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for path in files {
+        let mut source = Source::open(path)?;
+        let _ = writeln!(text, "{}", path.display());
+        let slicing = Slicing::plan(source.shape(), source.geometry(), None);
+        let (rows, columns) = slicing.size();
+        let mut lines = source.summary();
+        lines.push(("slices".into(), format!("{} of {rows} x {columns}: {}", slicing.count(), slicing.describe())));
+        let volume = source.read_volume(0)?;
+        let mut values: Vec<f32> = volume.values.iter().copied().filter(|v| v.is_finite()).collect();
+        if !values.is_empty() {
+            let last = values.len() - 1;
+            let mut quantile =
+                |q: f64| *values.select_nth_unstable_by((q * last as f64).round() as usize, f32::total_cmp).1;
+            let words = format!(
+                "minimum {}, median {}, 99.5th percentile {}, maximum {}",
+                quantile(0.0),
+                quantile(0.5),
+                quantile(0.995),
+                quantile(1.0)
+            );
+            lines.push(("intensities".into(), words));
+        }
+        if volume.non_finite() > 0 {
+            lines.push(("not finite".into(), format!("{} voxels", volume.non_finite())));
+        }
+        let is_integer = source.element().is_integer && !source.element().is_scaled();
+        for suspicion in recon::inspect::suspicions(&volume.values.view(), is_integer) {
+            lines.push(("note".into(), suspicion.message));
+        }
+        for (name, words) in lines {
+            let _ = writeln!(text, "  {name:<12} {words}");
+        }
+    }
+    super::print(&text)
+}

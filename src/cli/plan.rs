@@ -1,0 +1,228 @@
+//! From what was typed to what will be done: everything that can fail cheaply fails here.
+
+use std::path::Path;
+use std::time::Instant;
+
+use operators::spec::Entry as _;
+use operators::{Array, Device, Spec};
+use recon::denoiser::{Denoiser, Flat};
+use recon::io::{Crop, Sink};
+use recon::report::sidecar::{HashedFile, OperatorRecord, Sidecar};
+use recon::samplers::{self, SAMPLERS, Sampler};
+
+use super::args::{DeviceArg, Reconstruct};
+use super::exit::{NoDevice, Usage};
+use super::journal::Journal;
+use super::outputs::{Outputs, check_distinct};
+use super::prior::Prior;
+use super::target::Target;
+
+/// The sampler without `--sampler`; the README says how it was chosen.
+pub const DEFAULT_SAMPLER: &str = "projection";
+/// Posterior samples without `--samples`, for a sampler that uses a prior: the fewest that have a standard deviation.
+const DEFAULT_SAMPLES: usize = 2;
+
+/// What will be done.
+pub struct Plan {
+    /// The method, resolved.
+    pub sampler: Box<dyn Sampler>,
+    /// Its specification.
+    pub spec: Spec,
+    /// Samples per slice.
+    pub samples: usize,
+    /// The prior, where the method uses one.
+    pub prior: Option<Prior>,
+    /// One per input.
+    pub files: Vec<FilePlan>,
+}
+
+/// What will be done with one input.
+pub struct FilePlan {
+    /// The input and how it is measured.
+    pub target: Target,
+    /// The prior for images of its size.
+    pub denoiser: Box<dyn Denoiser>,
+    /// What will be written.
+    pub outputs: Outputs,
+    /// Describes the run in full, for the journal.
+    pub key: String,
+    /// Whether an earlier run wrote everything (`--resume`).
+    pub done: bool,
+    /// Slices that an earlier run finished (`--resume`).
+    pub finished: usize,
+}
+
+impl Plan {
+    /// Resolves everything and checks that it fits together.
+    pub fn new(args: &Reconstruct) -> anyhow::Result<Self> {
+        if let DeviceArg::Cuda = args.device {
+            return Err(NoDevice("--device cuda: this version computes on the CPU; expected auto or cpu".into()).into());
+        }
+        let spec = args.sampler.clone().map_or_else(|| DEFAULT_SAMPLER.parse(), Ok)?;
+        let sampler = samplers::build(&spec)?;
+        let (denoise, vjp) = sampler.evaluations();
+        let uses_prior = denoise + vjp > 0;
+        check_tuning(args, &spec)?;
+        let samples = args.samples.unwrap_or(if uses_prior && args.tune.is_none() { DEFAULT_SAMPLES } else { 1 });
+        if samples == 0 {
+            return Err(Usage("--samples: expected at least 1".into()).into());
+        }
+        if samples > 1 && !uses_prior {
+            return Err(Usage(format!("--samples {samples}: {} is deterministic, it has one result", spec.name)).into());
+        }
+        if args.preview.is_some() && args.inputs.len() > 1 {
+            return Err(Usage("--preview: expected one input".into()).into());
+        }
+        if let Some(path) = args.preview.as_deref().filter(|path| path.extension().is_none_or(|e| e != "png")) {
+            return Err(Usage(format!("--preview {}: expected a name that ends in .png", path.display())).into());
+        }
+        args.measure.op.resolve("operator", operators::OPERATORS)?;
+        let prior = uses_prior.then(|| Prior::load(&args.prior)).transpose()?;
+        let mut plan = Self { sampler, spec, samples, prior, files: Vec::new() };
+        let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
+        check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;
+        for (input, outputs) in args.inputs.iter().zip(outputs) {
+            let file = plan.file(args, input, outputs)?;
+            plan.files.push(file);
+        }
+        Ok(plan)
+    }
+
+    fn file(&self, args: &Reconstruct, input: &Path, outputs: Outputs) -> anyhow::Result<FilePlan> {
+        let target = Target::open(input, &args.measure)?;
+        let denoiser: Box<dyn Denoiser> = match &self.prior {
+            Some(prior) => prior.denoiser(target.operator.domain())?,
+            None => Box::new(Flat::new(target.operator.domain())),
+        };
+        let key = self.key(args, &target);
+        let mut file = FilePlan { target, denoiser, outputs, key, done: false, finished: 0 };
+        file.done = args.resume && file.outputs.are_complete() && file.is_of_sidecar();
+        if file.done {
+            return Ok(file);
+        }
+        let output = &file.outputs.reconstruction;
+        let resumed = Journal::check(output, &file.key, args.resume, args.measure.force)?;
+        if resumed {
+            file.finished = Journal::finished(output);
+        }
+        file.outputs.check(&args.inputs, args.measure.force || resumed)?;
+        // Dropped at once, it leaves nothing: a format that cannot hold the result should not be found out after hours.
+        let (source, crop) = (&file.target.source, file.crop(args));
+        Sink::create(output, source, crop, source.shape().t, "", true)?;
+        Ok(file)
+    }
+
+    /// Everything that changes a slice's result.
+    fn key(&self, args: &Reconstruct, target: &Target) -> String {
+        let weights = self.prior.as_ref().map(|prior| prior.card().sha256.clone());
+        let measure = &args.measure;
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "inputs": target.files.iter().map(|file| file.sha256.as_str()).collect::<Vec<_>>(),
+            "operator": measure.op.to_string(),
+            "realised": OperatorRecord::new("", &target.operator.facts(), 0.0).realised,
+            "noise": target.noise.to_string(),
+            "seed": measure.seed,
+            "scale": measure.scale,
+            "axis": target.slicing.describe(),
+            "sampler": self.spec.to_string(),
+            "tune": args.tune,
+            "samples": self.samples,
+            "weights": weights,
+        })
+        .to_string()
+    }
+
+    /// Slices over all files and volumes.
+    pub fn slices(&self) -> usize {
+        self.files.iter().filter(|file| !file.done).map(FilePlan::slices).sum()
+    }
+
+    /// Those of them that an earlier run finished.
+    pub fn finished(&self) -> usize {
+        self.files.iter().map(|file| file.finished.min(file.slices())).sum()
+    }
+
+    /// Seconds that the network evaluations will take here, from timing one of each size; `None` for a method without.
+    pub fn seconds(&self) -> anyhow::Result<Option<f64>> {
+        let (denoise, vjp) = self.sampler.evaluations();
+        if denoise + vjp == 0 {
+            return Ok(None);
+        }
+        let mut seconds = 0.0;
+        let mut timed: Vec<(Vec<usize>, f64)> = Vec::new();
+        for file in self.files.iter().filter(|file| !file.done) {
+            let shape = file.denoiser.space().batched(1);
+            let one = match timed.iter().find(|(known, _)| *known == shape) {
+                Some((_, one)) => *one,
+                None => {
+                    let one = time_one(file.denoiser.as_ref())?;
+                    timed.push((shape, one));
+                    one
+                }
+            };
+            // A pull-back costs about as much as an evaluation, and keeping what it needs a little more.
+            let per_image = one * (denoise as f64 + 1.3 * vjp as f64);
+            seconds += per_image * (file.slices().saturating_sub(file.finished) * self.samples) as f64;
+        }
+        Ok(Some(seconds))
+    }
+}
+
+impl FilePlan {
+    /// Slices over all volumes.
+    pub fn slices(&self) -> usize {
+        self.target.slices.len() * self.target.source.shape().t
+    }
+
+    /// The voxels that are written, if not all.
+    pub fn crop(&self, args: &Reconstruct) -> Option<Crop> {
+        args.measure.slices.is_some().then(|| self.target.slicing.crop(self.target.slices.clone()))
+    }
+
+    /// Names this run in the sidecar.
+    pub fn run(&self) -> String {
+        HashedFile::of_bytes("run", "", self.key.as_bytes()).sha256
+    }
+
+    /// Whether the sidecar that is there is of this run and these slices.
+    fn is_of_sidecar(&self) -> bool {
+        let path = &self.outputs.sidecar;
+        let sidecar = std::fs::read_to_string(path).ok().and_then(|json| Sidecar::from_json(&json, path).ok());
+        sidecar.is_some_and(|there| there.run == self.run() && there.geometry == self.target.geometry())
+    }
+}
+
+/// The faster of two evaluations: the first one pays for the caches.
+fn time_one(denoiser: &dyn Denoiser) -> anyhow::Result<f64> {
+    let x = Array::zeros(&denoiser.space().batched(1), denoiser.space().dtype(), &Device::Cpu);
+    let mut seconds = f64::INFINITY;
+    for _ in 0..2 {
+        let start = Instant::now();
+        denoiser.denoise(&x, 1.0)?;
+        seconds = seconds.min(start.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
+
+fn check_tuning(args: &Reconstruct, spec: &Spec) -> anyhow::Result<()> {
+    let Some(parameter) = &args.tune else { return Ok(()) };
+    let (entry, _) = spec.resolve("sampler", SAMPLERS)?;
+    if parameter != "lambda" || !entry.parameters().iter().any(|known| known.name == parameter) {
+        let tunable: Vec<_> = SAMPLERS
+            .iter()
+            .filter(|entry| entry.parameters.iter().any(|parameter| parameter.name == "lambda"))
+            .map(|entry| entry.name)
+            .collect();
+        let message = format!(
+            "--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}",
+            tunable.join(", "),
+            spec.name
+        );
+        return Err(Usage(message).into());
+    }
+    if args.samples.is_some_and(|samples| samples > 1) {
+        return Err(Usage("--tune: expected --samples 1".into()).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! Convolutions and their transposes: bands of rows are packed, multiplied and finished, each by one task.
+//!
+//! A task normalises and transforms its rows of all input channels into a scratch that fits the second-level cache, so a
+//! normalised image is never written to memory, and adds bias, residual and derivatives to the sums before they are stored.
+//! Every output is summed by one task in an order that depends on nothing but the layer.
+
+use rayon::prelude::*;
+
+use super::math::silu_slope;
+use super::pack::{Layout, pack};
+use super::pool::Pool;
+use super::simd::{LANES, Product, ROWS, Simd, Sums, TILES, Vectorised, dispatch};
+use super::stencil::{Packed, WINOGRAD_ROWS};
+
+/// Bytes of packed input of one task: half of a common second-level cache.
+const SCRATCH: usize = 640 << 10;
+
+/// The image (one item) a convolution reads, normalised on the way: `silu(a x + b)`.
+#[derive(Clone)]
+pub(super) struct Source<'a> {
+    /// One slice per channel.
+    pub planes: Vec<&'a [f32]>,
+    /// `(a, b)` per channel.
+    pub affine: Option<&'a [(f32, f32)]>,
+    /// Whether SiLU follows the affine map.
+    pub silu: bool,
+}
+
+/// What is done to the sums of one item: `((sum + bias) slope + residual) scale`.
+#[derive(Clone, Default)]
+pub(super) struct Finish<'a> {
+    /// Per output channel.
+    pub bias: Option<&'a [f32]>,
+    /// The derivative of SiLU at `a x + b`: planes of `x`, and `(a, b)` per channel.
+    pub slope: Option<(Vec<&'a [f32]>, &'a [(f32, f32)])>,
+    /// Planes of the size of the output.
+    pub residual: Option<Vec<&'a [f32]>>,
+    /// 1 in most places.
+    pub scale: Option<f32>,
+}
+
+impl Packed {
+    /// Sides of the output for an input of these sides.
+    pub(super) fn output_size(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        (height / self.stencil.split * self.stencil.up, width / self.stencil.split * self.stencil.up)
+    }
+
+    /// Convolves every item of `sources`, images of sides `size`, into `out` `[item, output channel, H, W]`.
+    pub(super) fn run(
+        &self,
+        sources: &[Source<'_>],
+        size: (usize, usize),
+        finish: &[Finish<'_>],
+        out: &mut [f32],
+        pool: &Pool,
+    ) {
+        let (height, width) = self.output_size(size);
+        let layout = Layout::new(&self.stencil, self.inputs, size);
+        let unit = layout.rows_per_unit * width;
+        let blocks = self.outputs.div_ceil(ROWS);
+        // Enough tasks to share evenly; few enough that the overlap of their rows stays small.
+        let threads = rayon::current_num_threads();
+        let wanted = (3 * threads).div_ceil(sources.len().max(1));
+        let fitting = layout.units.div_ceil((SCRATCH / layout.unit_bytes).max(1));
+        let bands = wanted.max(fitting).next_multiple_of(threads).clamp(1, layout.units);
+        let groups = (2 * threads).div_ceil(bands * sources.len().max(1)).clamp(1, blocks);
+        let start = |band: usize| band * layout.units / bands;
+        let mut tasks = Vec::with_capacity(sources.len() * bands * groups);
+        for (item, out) in out.chunks_exact_mut((self.outputs * height * width).max(1)).enumerate() {
+            let first_task = tasks.len();
+            for band in 0..bands {
+                for group in 0..groups {
+                    let first_block = group * blocks / groups;
+                    let units = start(band)..start(band + 1);
+                    tasks.push(Task {
+                        conv: self,
+                        layout: &layout,
+                        source: &sources[item],
+                        finish: &finish[item],
+                        units,
+                        first_block,
+                        width,
+                        out: Vec::new(),
+                        pool,
+                    });
+                }
+            }
+            let group_of = |block: usize| (0..groups).rfind(|group| group * blocks / groups <= block).unwrap_or(0);
+            for (channel, mut plane) in out.chunks_exact_mut(height * width).enumerate() {
+                let group = group_of(channel / ROWS);
+                for band in 0..bands {
+                    let rows = ((start(band + 1) - start(band)) * unit).min(plane.len());
+                    let (head, rest) = plane.split_at_mut(rows);
+                    tasks[first_task + band * groups + group].out.push(head);
+                    plane = rest;
+                }
+            }
+        }
+        tasks.into_par_iter().for_each(dispatch);
+    }
+}
+
+/// A band of rows of a group of output channels of one item.
+struct Task<'a> {
+    conv: &'a Packed,
+    layout: &'a Layout,
+    source: &'a Source<'a>,
+    finish: &'a Finish<'a>,
+    units: std::ops::Range<usize>,
+    first_block: usize,
+    width: usize,
+    /// The band's rows of every output channel of the group.
+    out: Vec<&'a mut [f32]>,
+    pool: &'a Pool,
+}
+
+/// Part of a tile that lies in one row of positions.
+struct Piece {
+    unit: usize,
+    column: usize,
+    lane: usize,
+    len: usize,
+}
+
+/// Where tiles start in the packed input, and which rows they cover.
+struct Tiling {
+    at: Vec<usize>,
+    pieces: Vec<Vec<Piece>>,
+}
+
+impl Tiling {
+    /// `units` rows of `width` positions, `stride` apart: row by row, or through the ends of the rows if that takes fewer tiles.
+    fn new(units: usize, width: usize, stride: usize) -> Self {
+        let whole = units * width;
+        let (units, width, stride) = if stride == width { (1, whole, whole) } else { (units, width, stride) };
+        let by_row = units * width.div_ceil(LANES);
+        let through = ((units - 1) * stride + width).div_ceil(LANES);
+        let at: Vec<usize> = if by_row <= through {
+            (0..units).flat_map(|unit| (0..width).step_by(LANES).map(move |x| unit * stride + x)).collect()
+        } else {
+            (0..through).map(|tile| tile * LANES).collect()
+        };
+        let pieces = |&at: &usize| {
+            let row = |unit: usize| {
+                let (first, end) = (at.max(unit * stride), (at + LANES).min(unit * stride + width));
+                let inside = first < end && (by_row > through || unit == at / stride);
+                inside.then(|| Piece { unit, column: first - unit * stride, lane: first - at, len: end - first })
+            };
+            (at / stride..=((at + LANES - 1) / stride).min(units - 1)).filter_map(row).collect()
+        };
+        let pieces = at.iter().map(pieces).collect();
+        Self { at, pieces }
+    }
+}
+
+impl Vectorised for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let (layout, stencil, units) = (self.layout, &self.conv.stencil, self.units.len());
+        let band = layout.band(units);
+        let mut packed = self.pool.take(band.len);
+        let mut rows = self.pool.take(band.rows * band.stride_rows);
+        pack::<S>(layout, stencil, &band, self.source, self.units.start, &mut rows, &mut packed);
+        let tiling = Tiling::new(units, layout.positions, band.stride);
+        let taps: Vec<Vec<usize>> = stencil.passes.iter().map(|taps| band.taps(stencil, taps)).collect();
+        let mut sums: [Sums; 6] = [[[[0.0; LANES]; TILES]; ROWS]; 6];
+        let mut first = 0;
+        while first < tiling.at.len() {
+            // Four tiles are better done as two and two than as three and one.
+            let left = tiling.at.len() - first;
+            let count = if left == 4 { 2 } else { left.min(TILES) };
+            let at = &tiling.at[first..first + count];
+            for block in 0..self.out.len().div_ceil(ROWS) {
+                for (pass, (taps, sums)) in taps.iter().zip(&mut sums).enumerate() {
+                    let weights = &self.conv.weights[pass];
+                    let per_block = self.conv.inputs * taps.len() * ROWS;
+                    let weights = &weights[(self.first_block + block) * per_block..][..per_block];
+                    let input = if stencil.winograd { &packed[pass * band.pass_len..] } else { &packed[..] };
+                    simd.tile(Product { input, step: band.step, taps, weights }, at, sums);
+                }
+                for (tile, pieces) in tiling.pieces[first..first + count].iter().enumerate() {
+                    self.store::<S>(&sums, block, tile, pieces);
+                }
+            }
+            first += count;
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Finishes and stores one tile of a block of output channels.
+    #[inline(always)]
+    fn store<S: Simd>(&mut self, sums: &[Sums; 6], block: usize, tile: usize, pieces: &[Piece]) {
+        let (up, rows_per_unit) = (self.conv.stencil.up, self.layout.rows_per_unit);
+        for o in 0..ROWS.min(self.out.len() - block * ROWS) {
+            let of = |pass: usize| &sums[pass][o][tile];
+            let mut values = [[0f32; 2 * LANES]; WINOGRAD_ROWS];
+            if self.conv.stencil.winograd {
+                let m: [&[f32; LANES]; 6] = std::array::from_fn(of);
+                for l in 0..LANES {
+                    let (even, odd) = (m[1][l] + m[2][l], m[1][l] - m[2][l]);
+                    let (even2, odd2) = (m[3][l] + m[4][l], m[3][l] - m[4][l]);
+                    values[0][l] = m[0][l] + even + even2;
+                    values[1][l] = S::mul_add(2.0, odd2, odd);
+                    values[2][l] = S::mul_add(4.0, even2, even);
+                    values[3][l] = S::mul_add(8.0, odd2, odd) + m[5][l];
+                }
+            } else if up == 2 {
+                for row in 0..2 {
+                    let (left, right) = (of(2 * row), of(2 * row + 1));
+                    for l in 0..LANES {
+                        values[row][2 * l] = left[l];
+                        values[row][2 * l + 1] = right[l];
+                    }
+                }
+            } else {
+                values[0][..LANES].copy_from_slice(of(0));
+            }
+            for piece in pieces {
+                for (row, values) in values.iter().enumerate().take(rows_per_unit) {
+                    let at = (piece.unit * rows_per_unit + row) * self.width + piece.column * up;
+                    if at >= self.out[block * ROWS + o].len() {
+                        break;
+                    }
+                    let channel = block * ROWS + o;
+                    match (piece.len, up) {
+                        (LANES, 1) => self.finish::<S>(channel, at, &values[..LANES]),
+                        (LANES, 2) => self.finish::<S>(channel, at, &values[..2 * LANES]),
+                        (len, _) => self.finish::<S>(channel, at, &values[piece.lane * up..(piece.lane + len) * up]),
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, local: usize, at: usize, values: &[f32]) {
+        let channel = self.first_block * ROWS + local;
+        let plane_at = self.units.start * self.layout.rows_per_unit * self.width + at;
+        let len = values.len();
+        let out = &mut self.out[local][at..at + len];
+        let bias = self.finish.bias.map_or(0.0, |bias| bias[channel]);
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = value + bias;
+        }
+        if let Some((planes, affine)) = &self.finish.slope {
+            let (a, b) = affine[channel];
+            for (out, &x) in out.iter_mut().zip(&planes[channel][plane_at..plane_at + len]) {
+                *out *= silu_slope::<S>(S::mul_add(a, x, b));
+            }
+        }
+        if let Some(planes) = &self.finish.residual {
+            for (out, &x) in out.iter_mut().zip(&planes[channel][plane_at..plane_at + len]) {
+                *out += x;
+            }
+        }
+        if let Some(scale) = self.finish.scale {
+            for out in out.iter_mut() {
+                *out *= scale;
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Group norm with scale and shift, as an affine map per channel, and its transpose.
+
+use rayon::prelude::*;
+
+use super::image::Image;
+use super::math::{silu, silu_slope};
+use super::pool::Pool;
+use super::simd::{LANES, Simd, Vectorised, dispatch};
+
+/// What group norm does to one batch: `silu(a x + b)`, `(a, b)` for each channel of each item.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub affine: Vec<Vec<(f32, f32)>>,
+    pub silu: bool,
+    /// Mean and inverse standard deviation of each group of each item.
+    moments: Vec<(f64, f64)>,
+    groups: usize,
+}
+
+/// The parameters of a layer for one noise level.
+pub(super) struct Layer<'a> {
+    pub groups: usize,
+    pub eps: f32,
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+    pub scale_shift: Option<&'a [f32]>,
+    pub silu: bool,
+}
+
+impl Norm {
+    pub(super) fn new(layer: &Layer<'_>, image: &Image) -> Self {
+        let (channels, groups) = (image.channels, layer.groups);
+        let planes = image.all_planes();
+        let of_channels: Vec<(f64, f64)> = planes.par_iter().map(|plane| dispatch(Spread(plane))).collect();
+        let pixels = image.pixels() as f64;
+        let moments: Vec<(f64, f64)> = of_channels
+            .chunks_exact(channels / groups)
+            .map(|group| {
+                let count = group.len() as f64;
+                let mean = group.iter().map(|c| c.0).sum::<f64>() / count;
+                let spread: f64 = group.iter().map(|c| c.1 + pixels * (c.0 - mean) * (c.0 - mean)).sum();
+                (mean, 1.0 / (spread / (count * pixels) + f64::from(layer.eps)).sqrt())
+            })
+            .collect();
+        let affine = (0..image.batch)
+            .map(|item| {
+                let of = |channel: usize| {
+                    let (mean, inverse) = moments[item * groups + channel / (channels / groups)];
+                    let (mut a, mut b) = (f64::from(layer.weight[channel]), f64::from(layer.bias[channel]));
+                    if let Some(vector) = layer.scale_shift {
+                        let (scale, shift) = (f64::from(vector[channel]), f64::from(vector[channels + channel]));
+                        (a, b) = (a * (1.0 + scale), b * (1.0 + scale) + shift);
+                    }
+                    let a = a * inverse;
+                    (a as f32, (b - a * mean) as f32)
+                };
+                (0..channels).map(of).collect()
+            })
+            .collect();
+        Self { affine, silu: layer.silu, moments, groups }
+    }
+
+    /// The normalised image.
+    pub(super) fn apply(&self, image: &Image, pool: &Pool) -> Image {
+        let planes = image.all_planes();
+        Image::make(pool, (image.batch, image.channels), image.size(), |item, channel, out| {
+            let plane = planes[item * image.channels + channel];
+            dispatch(Normalise { x: plane, affine: self.affine[item][channel], silu: self.silu, out });
+        })
+    }
+
+    /// `gradient` times the derivative of SiLU.
+    pub(super) fn through_silu(&self, image: &Image, gradient: &Image, pool: &Pool) -> Image {
+        let (x, g) = (image.all_planes(), gradient.all_planes());
+        Image::make(pool, (image.batch, image.channels), image.size(), |item, channel, out| {
+            let at = item * image.channels + channel;
+            dispatch(Slope { x: x[at], gradient: g[at], affine: self.affine[item][channel], out });
+        })
+    }
+
+    /// From the gradient of `a x + b` to that of `x`, through mean and variance; plus `residual`.
+    pub(super) fn transpose(&self, image: &Image, gradient: &Image, residual: Option<&Image>, pool: &Pool) -> Image {
+        let (x, g) = (image.all_planes(), gradient.all_planes());
+        let residual = residual.map(Image::all_planes);
+        let per_group = image.channels / self.groups;
+        let count = (per_group * image.pixels()) as f64;
+        let group = |at: usize| at / image.channels * self.groups + at % image.channels / per_group;
+        // Of each channel: sum of the gradient, and of the gradient times x - mean.
+        let sums: Vec<(f64, f64)> = (x.par_iter().zip(&g).enumerate())
+            .map(|(at, (&x, &gradient))| dispatch(Moments { x, gradient, mean: self.moments[group(at)].0 as f32 }))
+            .collect();
+        let maps: Vec<(f32, f32)> = (sums.chunks_exact(per_group).zip(&self.moments).enumerate())
+            .map(|(at, (sums, &(mean, inverse)))| {
+                let first = at % self.groups * per_group;
+                let affine = &self.affine[at / self.groups][first..first + per_group];
+                let total = |part: fn(&(f64, f64)) -> f64| -> f64 {
+                    sums.iter().zip(affine).map(|(s, a)| part(s) * f64::from(a.0)).sum::<f64>() / count
+                };
+                // `mean` as rounded in `Moments`.
+                let (flat, slope) = (total(|s| s.0), total(|s| s.1) * inverse * inverse);
+                (-slope as f32, (slope * f64::from(mean as f32) - flat) as f32)
+            })
+            .collect();
+        Image::make(pool, (image.batch, image.channels), image.size(), |item, channel, out| {
+            let at = item * image.channels + channel;
+            let residual = residual.as_ref().map(|planes| planes[at]);
+            let (slope, flat) = maps[group(at)];
+            let a = self.affine[item][channel].0;
+            dispatch(Combine { x: x[at], gradient: g[at], residual, a, slope, flat, out });
+        })
+    }
+}
+
+/// Mean and sum of squared distances from it.
+struct Spread<'a>(&'a [f32]);
+
+impl Vectorised for Spread<'_> {
+    type Output = (f64, f64);
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> (f64, f64) {
+        let mean = sum::<1>(self.0, self.0, |x, _| [x])[0] / self.0.len() as f64;
+        let near = mean as f32;
+        // Distances from the rounded mean; its own distance from the mean is taken out again.
+        let [squares, rest] = sum::<2>(self.0, self.0, |x, _| [(x - near) * (x - near), x - near]);
+        (mean, squares - rest * rest / self.0.len() as f64)
+    }
+}
+
+/// Sum of the gradient, and of the gradient times `x - mean`.
+struct Moments<'a> {
+    x: &'a [f32],
+    gradient: &'a [f32],
+    mean: f32,
+}
+
+impl Vectorised for Moments<'_> {
+    type Output = (f64, f64);
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> (f64, f64) {
+        let mean = self.mean;
+        let [flat, slope] = sum::<2>(self.x, self.gradient, |x, g| [g, g * (x - mean)]);
+        (flat, slope)
+    }
+}
+
+/// Sums of `f(x, y)`: short runs of sixteen lanes in f32, their totals in f64, in an order given by the length alone.
+#[inline(always)]
+fn sum<const N: usize>(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> [f32; N]) -> [f64; N] {
+    const RUN: usize = 32 * LANES;
+    let mut total = [0f64; N];
+    for (x, y) in x.chunks(RUN).zip(y.chunks(RUN)) {
+        let mut lanes = [[0f32; LANES]; N];
+        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+        let rest = xs.remainder().iter().zip(ys.remainder());
+        for (x, y) in xs.zip(ys) {
+            for l in 0..LANES {
+                let values = f(x[l], y[l]);
+                for n in 0..N {
+                    lanes[n][l] += values[n];
+                }
+            }
+        }
+        for (l, (&x, &y)) in rest.enumerate() {
+            let values = f(x, y);
+            for n in 0..N {
+                lanes[n][l] += values[n];
+            }
+        }
+        for n in 0..N {
+            total[n] += lanes[n].iter().map(|&v| f64::from(v)).sum::<f64>();
+        }
+    }
+    total
+}
+
+struct Normalise<'a> {
+    x: &'a [f32],
+    affine: (f32, f32),
+    silu: bool,
+    out: &'a mut [f32],
+}
+
+impl Vectorised for Normalise<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (a, b) = self.affine;
+        for (out, &x) in self.out.iter_mut().zip(self.x) {
+            let z = S::mul_add(a, x, b);
+            *out = if self.silu { silu::<S>(z) } else { z };
+        }
+    }
+}
+
+struct Slope<'a> {
+    x: &'a [f32],
+    gradient: &'a [f32],
+    affine: (f32, f32),
+    out: &'a mut [f32],
+}
+
+impl Vectorised for Slope<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (a, b) = self.affine;
+        for ((out, &x), &gradient) in self.out.iter_mut().zip(self.x).zip(self.gradient) {
+            *out = gradient * silu_slope::<S>(S::mul_add(a, x, b));
+        }
+    }
+}
+
+struct Combine<'a> {
+    x: &'a [f32],
+    gradient: &'a [f32],
+    residual: Option<&'a [f32]>,
+    a: f32,
+    slope: f32,
+    flat: f32,
+    out: &'a mut [f32],
+}
+
+impl Vectorised for Combine<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { a, slope, flat, .. } = self;
+        let value = |x: f32, gradient: f32| S::mul_add(a, gradient, S::mul_add(slope, x, flat));
+        match self.residual {
+            Some(residual) => {
+                for (((out, &x), &g), &r) in self.out.iter_mut().zip(self.x).zip(self.gradient).zip(residual) {
+                    *out = value(x, g) + r;
+                }
+            }
+            None => {
+                for ((out, &x), &g) in self.out.iter_mut().zip(self.x).zip(self.gradient) {
+                    *out = value(x, g);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The two steps that several samplers share: from one noise level to the next, and towards the data.
+
+use operators::{Array, ForwardOperator, Noise, Space};
+
+use crate::Result;
+
+/// `(sigma_down, sigma_up)`: DDIM with stochasticity `eta` from level `sigma` to level `next`.
+///
+/// Song et al., "Denoising diffusion implicit models" (2021), equation 16, has
+/// `sigma_t = eta sqrt((1 - abar') / (1 - abar)) sqrt(1 - abar / abar')` for `x_t = sqrt(abar) (x0 + s z)`. With
+/// `abar = 1 / (1 + s^2)` and division by `sqrt(abar')` this is `eta s' sqrt(1 - s'^2 / s^2)`: a ratio of levels only, so
+/// it holds in data units as it stands. `eta = 1` is the ancestral step of DDPM with the smaller posterior variance.
+pub fn ddim_levels(sigma: f64, next: f64, eta: f64) -> (f64, f64) {
+    let up = eta * next * (1.0 - (next / sigma).powi(2)).max(0.0).sqrt();
+    ((next * next - up * up).max(0.0).sqrt(), up)
+}
+
+/// `x' = x0 + sigma_down (x - x0) / sigma + sigma_up z`, `z` standard normal, with the levels of [`ddim_levels`].
+///
+/// # Errors
+/// Those of [`Noise::normal`], and if `x` and `x0` differ in shape.
+pub fn ddim(x: &Array, x0: &Array, sigma: f64, next: f64, eta: f64, noise: &mut Noise) -> Result<Array> {
+    let (down, up) = ddim_levels(sigma, next, eta);
+    let ratio = down / sigma;
+    let mut x = x0.combine(1.0 - ratio, x, ratio)?;
+    // Drawn at every step, also where it is not used, so that the draws of a run depend on nothing but their number.
+    x.add_scaled(up, &noise.normal(&item(x0))?)?;
+    Ok(x)
+}
+
+/// `argmin_x ||y - A x||^2 + rho ||x - x0||^2 = x0 + (A^H A + rho)^-1 A^H (y - A x0)`, `rho > 0`.
+///
+/// Where the decomposition of `A` is known it is used: `V s / (s^2 + rho) U^H (y - A x0)` puts nothing into the null space of `A`,
+/// while dividing the rounding of `A^H` there by a `rho` of 1e-7 would.
+///
+/// # Errors
+/// Those of the operator.
+pub fn proximal(operator: &dyn ForwardOperator, x0: &Array, y: &Array, rho: f64) -> Result<Array> {
+    let residual = y.sub(&operator.apply(x0)?)?;
+    let correction = match operator.spectral(&residual, &|s| s / (s * s + rho))? {
+        Some(correction) => correction,
+        None => operator.solve_normal(&operator.adjoint(&residual)?, rho)?,
+    };
+    Ok(x0.add(&correction)?)
+}
+
+/// The space of one item of a batch.
+fn item(batch: &Array) -> Space {
+    match batch.dtype() {
+        operators::DType::F32 => Space::real(&batch.shape()[1..]),
+        operators::DType::Complex64 => Space::complex(&batch.shape()[1..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Equation 16 of the DDIM paper written in `abar`, and the posterior variance of DDPM for `eta = 1`.
+    #[test]
+    fn levels_are_those_of_the_papers() {
+        for (s, s_next, eta) in [(3.0, 1.2, 0.85), (0.4, 0.39, 1.0), (90.0, 0.01, 0.3), (1.0, 0.0, 0.85)] {
+            let (abar, abar_next): (f64, f64) = (1.0 / (1.0 + s * s), 1.0 / (1.0 + s_next * s_next));
+            let sigma_t = eta * ((1.0 - abar_next) / (1.0 - abar)).sqrt() * (1.0 - abar / abar_next).sqrt();
+            let (down, up) = ddim_levels(s, s_next, eta);
+            assert!((up - sigma_t / abar_next.sqrt()).abs() < 1e-12, "{up}");
+            let direction = (1.0 - abar_next - sigma_t * sigma_t).sqrt() / abar_next.sqrt();
+            assert!((down - direction).abs() < 1e-12, "{down} {direction}");
+            let beta = 1.0 - abar / abar_next;
+            let posterior = beta * (1.0 - abar_next) / (1.0 - abar) / abar_next;
+            assert!((ddim_levels(s, s_next, 1.0).1.powi(2) - posterior).abs() < 1e-12);
+        }
+    }
+}
