@@ -1,6 +1,7 @@
 //! What a sampler costs beside its network: one step without a prior, against the two operator calls that it cannot do without.
 
 #![allow(missing_docs, reason = "criterion_group! makes a public function without")]
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

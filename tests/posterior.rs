@@ -4,6 +4,8 @@
 //! rounding, and in mean and covariance within Monte-Carlo error. How far each method is from the true posterior is printed
 //! (`cargo test --release --test posterior -- --nocapture`), not judged.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use support::affine::Recursion;
