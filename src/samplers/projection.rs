@@ -23,7 +23,7 @@ use crate::step::proximal;
 /// the posterior, so their standard deviation is a lower bound.
 ///
 /// Without measurement noise `P x0 = x0 + A^+ (y - A x0)`, the projection on the images that explain `y`; `lambda < 1` moves part of
-/// the way, as in equation 8 of Song et al. With noise of standard deviation `sigma_y`,
+/// the way, as in Song et al. With noise of standard deviation `sigma_y`,
 /// `P x0 = argmin ||y - A x||^2 / sigma_y^2 + ||x - x0||^2 / sigma^2`: the data weigh as much as they are worth beside a denoised
 /// image whose error is of the size of the current noise level, and noise is not fitted at the last levels. `P 0`, the start, is
 /// the pseudo-inverse `A^+ y` without noise, and a regularised one with it.
@@ -55,7 +55,11 @@ pub(crate) const ENTRY: Entry = Entry {
     parameters: &[
         schedule::steps("25"),
         schedule::sigma("0.5"),
-        Parameter { name: "sigma_min", default: "0.005", about: "smallest noise level that is denoised, in data units" },
+        Parameter {
+            name: "sigma_min",
+            default: "0.005",
+            about: "smallest noise level that is denoised, in data units",
+        },
         schedule::spacing("karras"),
         Parameter { name: "eta", default: "1", about: "share of fresh noise at every level, 0 to 1" },
         Parameter { name: "lambda", default: "1", about: "share of the way to the data at every level, 0 to 1" },
