@@ -142,6 +142,9 @@ pub struct Metrics {
     /// Slice axis.
     #[arg(long, value_enum)]
     pub axis: Option<AxisArg>,
+    /// Data range of PSNR, SSIM and LPIPS [default: the convention's].
+    #[arg(long, value_name = "R")]
+    pub range: Option<f64>,
     /// One JSON object instead of words.
     #[arg(long)]
     pub json: bool,

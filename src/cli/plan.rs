@@ -50,6 +50,8 @@ pub struct FilePlan {
     pub done: bool,
     /// Slices that an earlier run finished (`--resume`).
     pub finished: usize,
+    /// What is odd about this input with this prior.
+    pub warnings: Vec<String>,
 }
 
 impl Plan {
@@ -95,7 +97,11 @@ impl Plan {
             None => Box::new(Flat::new(target.operator.domain())),
         };
         let key = self.key(args, &target);
-        let mut file = FilePlan { target, denoiser, outputs, key, done: false, finished: 0 };
+        let geometry = target.source.geometry();
+        let pixel = geometry.is_known().then(|| target.slicing.pixel_size(geometry));
+        let warnings =
+            self.prior.as_ref().zip(pixel).and_then(|(prior, pixel)| prior.doubt(pixel)).into_iter().collect();
+        let mut file = FilePlan { target, denoiser, outputs, key, done: false, finished: 0, warnings };
         file.done = args.resume && file.outputs.are_complete() && file.is_of_sidecar();
         if file.done {
             return Ok(file);

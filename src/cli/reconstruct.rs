@@ -55,7 +55,7 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
             }
         };
         started = Instant::now();
-        for warning in &sidecar.warnings {
+        for warning in sidecar.warnings.iter().filter(|warning| !plan.files[index].warnings.contains(warning)) {
             note(&format!("warning: {}: {warning}", plan.files[index].target.source.path().display()));
         }
         match args.json {
@@ -98,6 +98,7 @@ fn describe(plan: &Plan) -> anyhow::Result<String> {
         );
         let _ = writeln!(text, "  simulated measurement: {}; noise {}", facts.join(", "), target.noise);
         let _ = writeln!(text, "  writes {}", file.outputs.reconstruction.display());
+        file.warnings.iter().for_each(|warning| text.extend(["  warning: ", warning, "\n"]));
     }
     let (denoise, vjp) = plan.sampler.evaluations();
     let (slices, samples) = (plan.slices(), plan.samples);
@@ -165,7 +166,8 @@ fn volumes(
         Some(path) => Some(Sink::create(path, &target.source, crop.clone(), volumes, &format!("{what} std"), force)?),
         None => None,
     };
-    let (mut records, mut warnings, mut figure, mut images) = (Vec::<VolumeRecord>::new(), Vec::new(), None, 0);
+    let (mut records, mut warnings, mut figure, mut images) =
+        (Vec::<VolumeRecord>::new(), file.warnings.clone(), None, 0);
     for t in 0..volumes {
         let begun = Instant::now();
         let (input, odd) = plan.files[index].target.read(t)?;

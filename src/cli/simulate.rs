@@ -11,9 +11,9 @@ use recon::report::sidecar::{
 };
 
 use super::args::Simulate;
-use super::exit::Usage;
+use super::exit::{BadInput, Usage};
 use super::outputs::check_free;
-use super::target::Target;
+use super::target::{Target, is_empty};
 
 const SIMULATED: &str = "the measurement was computed from the input image";
 
@@ -30,6 +30,9 @@ pub fn run(args: &Simulate) -> anyhow::Result<()> {
     }
     let mut target = Target::open(&args.input, &args.measure)?;
     let (volume, mut warnings) = target.read(0)?;
+    if is_empty(&volume) {
+        return Err(BadInput(format!("{}: every voxel is zero", args.input.display())).into());
+    }
     let volumes = target.source.shape().t;
     if volumes > 1 {
         warnings.push(format!("the file has {volumes} volumes, only the first one is measured"));

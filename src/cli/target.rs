@@ -178,7 +178,8 @@ impl Target {
     }
 }
 
-fn is_empty(volume: &Volume) -> bool {
+/// Whether there is nothing to measure.
+pub fn is_empty(volume: &Volume) -> bool {
     volume.values.iter().all(|&v| v == 0.0)
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ndarray::{Array3, Array4, Axis, stack};
 use operators::{Array, Noise, Stream};
 use recon::classical::tune_lambda;
-use recon::io::Volume;
+use recon::io::{Format, Volume};
 use recon::metrics::{Calibration, Convention, Lpips, Scores, calibration};
 use recon::report::sidecar::{Metrics, Misfit, SliceRecord, VolumeRecord};
 use recon::samplers::{Problem, Run};
@@ -117,8 +117,8 @@ pub fn reconstruct(
         stacks.misfit.push(Misfit::new(norm, real_measurements, noise_std));
     }
     let start = Instant::now();
-    let (mut record, figure) = evaluate(stacks, file, convention, lpips, plan.samples)?;
-    (record.time_point, record.scale) = (t, scale);
+    let (mut record, figure) = evaluate(stacks, (file, scale), convention, lpips, plan.samples)?;
+    record.time_point = t;
     Ok(Outcome { estimate, std, figure, record, images, evaluate_seconds: start.elapsed().as_secs_f64() })
 }
 
@@ -186,7 +186,7 @@ fn standard_deviation(draws: &[Array]) -> anyhow::Result<Array3<f32>> {
 
 fn evaluate(
     stacks: Stacks,
-    file: &FilePlan,
+    (file, scale): (&FilePlan, f64),
     convention: Convention,
     lpips: &Lpips,
     samples: usize,
@@ -200,7 +200,11 @@ fn evaluate(
     if let (Some(reference), Some(first), Some(estimate)) =
         (all(&stacks.reference)?, all(&stacks.first_look)?, all(&stacks.estimate)?)
     {
-        let range = convention.range(reference.view());
+        // The convention's range of 1 is that of a picture; a scan has that of its data units.
+        let range = match (convention, file.target.source.format()) {
+            (Convention::Wang, Format::Nifti1 | Format::Nifti2) => Some(scale),
+            _ => convention.range(reference.view()),
+        };
         for i in 0..stacks.slices.len() {
             let one = |stack: &Array4<f32>| stack.slice_axis(Axis(0), (i..i + 1).into()).to_owned();
             let (reference, first, estimate) = (one(&reference), one(&first), one(&estimate));
@@ -226,7 +230,7 @@ fn evaluate(
     });
     let misfit = Misfit::pooled(stacks.misfit.iter().flatten());
     let record =
-        VolumeRecord { time_point: 0, scale: 1.0, misfit, metrics, calibration: calibrated, slices: slices.collect() };
+        VolumeRecord { time_point: 0, scale, misfit, metrics, calibration: calibrated, slices: slices.collect() };
     Ok((record, figure))
 }
 

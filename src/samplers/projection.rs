@@ -54,7 +54,11 @@ pub(crate) const ENTRY: Entry = Entry {
     parameters: &[
         schedule::steps("25"),
         schedule::sigma("0.5"),
-        Parameter { name: "sigma_min", default: "0.005", about: "smallest noise level that is denoised, in data units" },
+        Parameter {
+            name: "sigma_min",
+            default: "0.005",
+            about: "smallest noise level that is denoised, in data units",
+        },
         schedule::spacing("karras"),
         Parameter { name: "eta", default: "1", about: "share of fresh noise at every level, 0 to 1" },
         Parameter { name: "lambda", default: "1", about: "share of the way to the data at every level, 0 to 1" },
