@@ -45,7 +45,7 @@ pub fn run(args: &Simulate) -> anyhow::Result<()> {
         let empty = plane.iter().all(|&v| v == 0.0);
         let (y, level) = target.measure(&target.image(plane.view(), scale)?, 0, k)?;
         parts.push(y);
-        slices.push(SliceRecord { slice: k, empty, misfit: None, metrics: None });
+        slices.push(SliceRecord { slice: k, empty, misfit: None, lambda: None, metrics: None });
         power += level * level;
     }
     let noise_std = (power / slices.len() as f64).sqrt();

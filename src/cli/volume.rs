@@ -61,6 +61,7 @@ struct Stacks {
     estimate: Vec<Array3<f32>>,
     std: Vec<Array3<f32>>,
     misfit: Vec<Option<Misfit>>,
+    lambda: Vec<Option<f64>>,
     name: &'static str,
 }
 
@@ -114,6 +115,7 @@ pub fn reconstruct(
         stacks.estimate.push(planes.index_axis(Axis(0), 0).to_owned());
         stacks.reference.push(plane);
         let norm = result.misfit * (real_measurements as f64).sqrt();
+        stacks.lambda.push(result.lambda);
         stacks.misfit.push(Misfit::new(norm, real_measurements, noise_std));
     }
     let start = Instant::now();
@@ -132,7 +134,7 @@ fn sample(
     bar: &mut Bar,
 ) -> anyhow::Result<SliceResult> {
     let mut draws: Vec<Array> = Vec::new();
-    let mut start = 0;
+    let (mut start, mut lambda) = (0, None);
     while start < plan.samples {
         if interrupted() {
             return Err(recon::Error::Interrupted.into());
@@ -146,7 +148,9 @@ fn sample(
         let mut run = Run { noise: &mut noise, observer: &mut part };
         let x = match reference {
             Some(reference) => {
-                tune_lambda(&plan.spec, LAMBDAS, &batch, file.denoiser.as_ref(), &mut run, reference)?.image
+                let tuned = tune_lambda(&plan.spec, LAMBDAS, &batch, file.denoiser.as_ref(), &mut run, reference)?;
+                lambda = Some(tuned.lambda);
+                tuned.image
             }
             None => plan.sampler.sample(&batch, file.denoiser.as_ref(), &mut run)?,
         };
@@ -168,7 +172,7 @@ fn sample(
         planes.push(standard_deviation(&draws)?);
     }
     let views: Vec<_> = planes.iter().map(|plane| plane.view()).collect();
-    Ok(SliceResult { planes: stack(Axis(0), &views)?, misfit })
+    Ok(SliceResult { planes: stack(Axis(0), &views)?, misfit, lambda })
 }
 
 /// Per pixel, of the magnitudes where the images are complex; divided by `N - 1`.
@@ -225,8 +229,14 @@ fn evaluate(
         });
     }
     let slices = file.target.slices.clone().map(|k| match stacks.slices.binary_search(&k) {
-        Ok(i) => SliceRecord { slice: k, empty: false, misfit: stacks.misfit[i], metrics: Some(per_slice[i]) },
-        Err(_) => SliceRecord { slice: k, empty: true, misfit: None, metrics: None },
+        Ok(i) => SliceRecord {
+            slice: k,
+            empty: false,
+            misfit: stacks.misfit[i],
+            lambda: stacks.lambda[i],
+            metrics: Some(per_slice[i]),
+        },
+        Err(_) => SliceRecord { slice: k, empty: true, misfit: None, lambda: None, metrics: None },
     });
     let misfit = Misfit::pooled(stacks.misfit.iter().flatten());
     let record =

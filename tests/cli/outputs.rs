@@ -57,7 +57,7 @@ fn a_place_that_cannot_hold_the_result_is_found_before_the_work() {
         ("--preview absent/a.png scan.nii", 3, vec!["absent", "no such folder"]),
         ("-o out.xyz scan.nii", 3, vec!["out.xyz", ".nii.gz"]),
         ("-o out scan.nii", 3, vec!["out", ".nii.gz"]),
-        ("-o out.json scan.nii", 3, vec!["out.json"]),
+        ("-o out.json scan.nii", 2, vec!["out.json", "two outputs of scan.nii"]),
         ("-o out.png scan.nii", 3, vec!["out.png", ".nii"]),
         ("-o out.jpg scan.nii", 3, vec!["out.jpg"]),
         ("-o /dev/full --force scan.nii", 3, vec!["/dev/full", "not a regular file"]),
@@ -130,7 +130,7 @@ fn json_is_the_sidecar() {
     assert!(sidecar.simulated && sidecar.seed == 7 && sidecar.arguments.contains(&"--json".to_string()));
     assert_eq!(sidecar.inputs[0].path, "scan.nii");
     assert_eq!(sidecar.outputs[0].path, "scan_recon.nii");
-    assert_eq!(sidecar.operator.realised["seed"], 0);
+    assert_eq!(sidecar.operator.realised["mask_seed"], 0);
     assert_eq!(sidecar.geometry.voxel_size_mm.map(|mm| mm.map(|v| (v * 100.0).round())), Some([90.0, 80.0, 300.0]));
     assert_eq!(sidecar.geometry.orientation.as_deref(), Some("LAS"));
 }

@@ -150,6 +150,8 @@ fn tuning_is_never_worse_than_the_default() {
     scene.run(&format!("-o default.nii {run}")).ok();
     scene.run(&format!("--tune lambda -o tuned.nii {run}")).ok();
     let (default, tuned) = (psnr(&scene.sidecar("default.json")), psnr(&scene.sidecar("tuned.json")));
+    let chosen = scene.sidecar("tuned.json").volumes[0].slices.iter().map(|slice| slice.lambda).collect::<Vec<_>>();
+    assert!(chosen.len() == 2 && chosen.iter().all(|lambda| lambda.is_some_and(|l| l > 0.0)), "{chosen:?}");
     // The grid need not hold the default itself.
     assert!(tuned > default - 0.05, "tuned {tuned}, default {default}");
     println!("tuned {tuned:.2} dB, default {default:.2} dB");
