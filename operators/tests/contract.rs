@@ -75,10 +75,10 @@ fn every_operator_on_real_images() {
 
 #[test]
 fn every_operator_on_complex_images() {
-    all_examples(|height, width| {
-        let channels = if height == width { 3 } else { 1 };
-        let images = Space::complex(&[channels, height, width]);
-        if channels == 3 { vec![Space::complex(&[1, height, width]), images] } else { vec![images] }
+    all_examples(|height, width| match (height, width) {
+        (12, 20) => vec![Space::complex(&[1, height, width]), Space::complex(&[3, height, width])],
+        (15, 17) => vec![Space::complex(&[1, height, width])],
+        _ => Vec::new(),
     });
 }
 
@@ -100,6 +100,15 @@ fn operators_from_files() {
         let spec = format!("mask:file={}", file("contract-mask.npy").display());
         table.check("mask from a file", built(&spec, &context).unwrap().as_ref());
     }
+    table.print();
+}
+
+/// A short slanted line has singular values at the cut and no closed form with reflected edges: conjugate gradients at their worst.
+#[test]
+fn an_ill_conditioned_operator_without_a_closed_form() {
+    let mut table = Table::default();
+    let spec = "blur-motion:length=5,angle=30,boundary=reflect";
+    table.check(spec, built(spec, &Context::new(1, 12, 20)).unwrap().as_ref());
     table.print();
 }
 

@@ -12,7 +12,7 @@ use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, Spacing, pairs};
 use crate::step::proximal;
 
-/// `x <- A^+ y + sigma z` at the first level, then at every level
+/// `x <- P 0 + sigma z` at the first level, then at every level
 /// - `x0 = E[x0 | x]`, `eps = (x - x0) / sigma`,
 /// - `x0 <- x0 + lambda (P x0 - x0)`,
 /// - `x <- x0 + sigma' (sqrt(1 - eta^2) eps + eta z)`.
@@ -25,7 +25,8 @@ use crate::step::proximal;
 /// Without measurement noise `P x0 = x0 + A^+ (y - A x0)`, the projection on the images that explain `y`; `lambda < 1` moves part of
 /// the way, as in equation 8 of Song et al. With noise of standard deviation `sigma_y`,
 /// `P x0 = argmin ||y - A x||^2 / sigma_y^2 + ||x - x0||^2 / sigma^2`: the data weigh as much as they are worth beside a denoised
-/// image whose error is of the size of the current noise level, and noise is not fitted at the last levels.
+/// image whose error is of the size of the current noise level, and noise is not fitted at the last levels. `P 0`, the start, is
+/// the pseudo-inverse `A^+ y` without noise, and a regularised one with it.
 ///
 /// The original projects the noisy `x` on a noised measurement ([`super::Ccdf`] does); projecting `x0` needs no noised measurement.
 /// All levels are in data units.
@@ -79,20 +80,20 @@ impl Projection {
 
 impl Sampler for Projection {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
-        check(problem, prior, run)?;
+        let batch = check(problem, prior, run)?;
         let Problem { operator, y, noise_std: sigma_y } = *problem;
         let levels = self.schedule.levels(prior.sigma_range())?;
-        let mut x = operator.pseudo_inverse(y)?;
+        let consistent = |x0: &Array, sigma: f64| match sigma_y {
+            0.0 => Ok(operator.project(x0, y)?),
+            _ => proximal(operator, x0, y, (sigma_y / sigma).powi(2)),
+        };
+        let mut x = consistent(&operator.domain().zeros(batch, &y.device()), levels[0])?;
         x.add_scaled(levels[0], &run.noise.normal(operator.domain())?)?;
         for (step, sigma, next) in pairs(&levels) {
             let x0 = prior.denoise(&x, sigma)?;
             let eps = x.combine(1.0 / sigma, &x0, -1.0 / sigma)?;
             // Data consistency.
-            let consistent = match sigma_y {
-                0.0 => operator.project(&x0, y)?,
-                _ => proximal(operator, &x0, y, (sigma_y / sigma).powi(2))?,
-            };
-            let x0 = x0.combine(1.0 - self.lambda, &consistent, self.lambda)?;
+            let x0 = x0.combine(1.0 - self.lambda, &consistent(&x0, sigma)?, self.lambda)?;
             run.report(&Progress { step, steps: self.schedule.steps, sigma, x0: &x0 })?;
             // Back to noise, less of it.
             let z = run.noise.normal(operator.domain())?;

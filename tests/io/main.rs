@@ -1,5 +1,7 @@
 //! Contracts of the file formats, on files written by the tests themselves.
 
+#![allow(clippy::unwrap_used)]
+
 mod atomic;
 mod damage;
 mod geometry;

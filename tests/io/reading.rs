@@ -4,8 +4,10 @@ use crate::nifti_file::NiftiFile;
 use crate::{folder, gzip, put, read, refusal, values};
 use recon::io::{Format, Source};
 
-/// Datatype code, bits, and the bytes of 24 awkward numbers with the values they stand for.
-fn every_datatype(big_endian: bool) -> Vec<(i16, i16, &'static str, Vec<u8>, Vec<f32>)> {
+/// A datatype: code, bits, name, the bytes of 24 awkward numbers, and the values they stand for.
+type Datatype = (i16, i16, &'static str, Vec<u8>, Vec<f32>);
+
+fn every_datatype(big_endian: bool) -> Vec<Datatype> {
     let mut all = Vec::new();
     macro_rules! real {
         ($code:expr, $name:expr, $t:ty, $edges:expr) => {
@@ -276,4 +278,30 @@ fn other_files_are_named_for_what_they_are() {
     }
     assert!(refusal(&folder.path().join("nothing.nii")).contains("no such file"));
     assert!(refusal(folder.path()).contains("is a folder"));
+}
+
+#[test]
+fn a_summary_says_what_the_header_says() {
+    let folder = folder();
+    let mut file = NiftiFile::new(&[4, 3, 2, 2], vec![0; 96]);
+    (file.datatype, file.bitpix, file.big_endian, file.scl) = (4, 16, true, (0.5, -1.0));
+    (file.dim_info, file.intent_code) = (0b11_10_01, 1002);
+    file.extensions = [vec![1, 0, 0, 0], crate::nifti_file::extension(6, &[9; 24], true)].concat();
+    let summary = Source::open(&put(&folder, "a.nii", &gzip(&file.bytes()))).unwrap().summary();
+    let of = |name: &str| {
+        let found: Vec<&str> = summary.iter().filter(|(n, _)| n == name).map(|(_, words)| words.as_str()).collect();
+        found.join("; ")
+    };
+    assert_eq!(of("format"), "NIfTI-1, big-endian, gzip");
+    assert_eq!(of("shape"), "4 x 3 x 2, 2 volumes");
+    assert_eq!(of("datatype"), "int16");
+    assert_eq!(of("scaling"), "value = 0.5 * stored + -1");
+    assert_eq!(of("voxel size"), "2.0000 x 2.0000 x 2.0000 mm");
+    assert_eq!(of("time step"), "1.5 s");
+    assert_eq!(of("orientation"), "RAS");
+    assert_eq!(of("affine"), "from sform (qform_code 0, sform_code 1)");
+    assert_eq!(of("slice axis"), "z (dim_info)");
+    assert_eq!(of("extensions"), "code 6 (24 bytes)");
+    assert_eq!(of("description"), "made by a test");
+    assert_eq!(of("warning"), "the header says that the voxels are labels, not intensities");
 }
