@@ -84,7 +84,9 @@ mod tests {
             let index = |v: f64| ((v + 1.0) / 2.0 * 255.0) as usize;
             f64::from(phantom[[index(-y), index(x)]])
         };
-        for (x, y, expected) in [(0.0, 0.9, 1.0), (0.95, 0.95, 0.0), (0.22, 0.0, 0.0), (0.0, 0.35, 0.3), (0.0, -0.5, 0.2)] {
+        for (x, y, expected) in
+            [(0.0, 0.9, 1.0), (0.95, 0.95, 0.0), (0.22, 0.0, 0.0), (0.0, 0.35, 0.3), (0.0, -0.5, 0.2)]
+        {
             assert!((at(x, y) - expected).abs() < 1e-6, "at ({x}, {y}): {}", at(x, y));
         }
         assert!(phantom.iter().all(|v| (0.0..=1.0).contains(v)));

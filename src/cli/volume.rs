@@ -11,7 +11,7 @@ use recon::report::sidecar::{Metrics, Misfit, SliceRecord, VolumeRecord};
 use recon::samplers::{Problem, Run};
 
 use super::journal::{Journal, SliceResult};
-use super::plan::{FilePlan, Plan};
+use super::plan::{OpenFile, Plan};
 use super::progress::{Bar, interrupted};
 use super::target::intensities;
 
@@ -68,7 +68,7 @@ struct Stacks {
 /// Reconstructs the slices of volume `t`.
 pub fn reconstruct(
     plan: &Plan,
-    file: &FilePlan,
+    file: &OpenFile,
     (t, volume): (usize, &Volume),
     journal: &Journal,
     bar: &mut Bar,
@@ -127,7 +127,7 @@ pub fn reconstruct(
 /// The mean and standard deviation of the samples of one slice, in data units, and the misfit of the mean.
 fn sample(
     plan: &Plan,
-    file: &FilePlan,
+    file: &OpenFile,
     problem: &Problem<'_>,
     slice: u32,
     reference: Option<&Array>,
@@ -190,7 +190,7 @@ fn standard_deviation(draws: &[Array]) -> anyhow::Result<Array3<f32>> {
 
 fn evaluate(
     stacks: Stacks,
-    (file, scale): (&FilePlan, f64),
+    (file, scale): (&OpenFile, f64),
     convention: Convention,
     lpips: &Lpips,
     samples: usize,
