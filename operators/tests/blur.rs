@@ -1,5 +1,7 @@
 //! Blur against `scipy.ndimage.convolve`, and its kernels.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 use std::str::FromStr;
 

@@ -3,6 +3,8 @@
 //!
 //! `cargo test --release -p recon-operators --test contract -- --nocapture` prints the worst number of every check.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;

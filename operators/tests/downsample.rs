@@ -1,5 +1,7 @@
 //! Resizing against MATLAB's own output, and against its algorithm written down a second time.
 
+#![allow(clippy::unwrap_used)]
+
 use std::str::FromStr;
 
 use operators::downsample::{bicubic_matrix, block_mean, super_resolution};

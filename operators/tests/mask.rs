@@ -1,5 +1,7 @@
 //! Which pixels masks keep, and mask files.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 use std::str::FromStr;
 

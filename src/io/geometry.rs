@@ -76,7 +76,9 @@ impl Geometry {
         };
         let usable = |affine: &Matrix4<f64>| {
             let m = affine.fixed_view::<3, 3>(0, 0);
-            affine.iter().all(|v| v.is_finite()) && m.determinant().abs() > 1e-9 * m.norm().powi(3)
+            // Of unit columns: voxels may be as flat as they like, but must not be coplanar.
+            let unit = Matrix3::from_fn(|r, c| m[(r, c)] / m.column(c).norm());
+            affine.iter().all(|v| v.is_finite()) && unit.determinant().abs() > 1e-6
         };
         let mut choice = None;
         if header.sform_code > 0 {

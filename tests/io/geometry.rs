@@ -68,6 +68,12 @@ fn transforms_that_are_none_are_skipped_with_a_warning() {
 }
 
 #[test]
+fn flat_voxels_are_no_reason_to_ignore_an_sform() {
+    let (g, warnings) = geometry(|file| file.srow = [1e-3, 0.0, 0.0, 0.0, 0.0, 1e-3, 0.0, 0.0, 0.0, 0.0, 500.0, 0.0]);
+    assert_eq!((g.transform(), warnings.len(), g.orientation().as_str()), (Transform::Sform, 0, "RAS"));
+}
+
+#[test]
 fn a_quaternion_of_length_one_up_to_rounding_is_a_half_turn() {
     let (g, _) = geometry(|file| {
         (file.qform_code, file.sform_code) = (1, 0);
