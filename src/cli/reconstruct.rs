@@ -41,7 +41,7 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
     let mut bar = Bar::new(plan.slices(), args.measure.quiet);
     for file in &plan.files {
         if file.done {
-            note(&format!("{}: complete, skipped", file.outputs.reconstruction.display()));
+            bar.beside(|| note(&format!("{}: complete, skipped", file.outputs.reconstruction.display())));
             continue;
         }
         let sidecar = match reconstruct(args, &plan, file, &mut bar, (convention, &lpips), started) {
@@ -55,13 +55,15 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
             }
         };
         started = Instant::now();
-        for warning in sidecar.warnings.iter().filter(|warning| !file.warnings.contains(warning)) {
-            note(&format!("warning: {}: {warning}", file.input.display()));
-        }
-        match args.json {
-            true => print(&format!("{}\n", sidecar.to_json_line()))?,
-            false => print(&line(file, &sidecar))?,
-        }
+        bar.beside(|| {
+            for warning in sidecar.warnings.iter().filter(|warning| !file.warnings.contains(warning)) {
+                note(&format!("warning: {}: {warning}", file.input.display()));
+            }
+            match args.json {
+                true => print(&format!("{}\n", sidecar.to_json_line())),
+                false => print(&line(file, &sidecar)),
+            }
+        })?;
     }
     bar.clear();
     Ok(())

@@ -60,7 +60,7 @@ fn a_place_that_cannot_hold_the_result_is_found_before_the_work() {
         ("-o out.json scan.nii", 2, vec!["out.json", "two outputs of scan.nii"]),
         ("-o out.png scan.nii", 3, vec!["out.png", ".nii"]),
         ("-o out.jpg scan.nii", 3, vec!["out.jpg"]),
-        ("-o /dev/full --force scan.nii", 3, vec!["/dev/full", "not a regular file"]),
+        ("-o /dev/full --force scan.nii", 3, vec!["/dev/full"]),
     ] {
         // The sampler would be noticed: it takes minutes.
         let ran = scene.run(&format!("--sampler l1-wavelet:iterations=10000000,tolerance=0 {arguments}"));

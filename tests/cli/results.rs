@@ -141,6 +141,10 @@ fn the_scale_can_be_given() {
     assert!((400.0..1000.0).contains(&estimated), "{estimated}");
     scene.run(&format!("{NOISY} --scale 500 --force scan.nii")).ok();
     assert_eq!(scene.sidecar("scan_recon.json").volumes[0].scale, 500.0);
+    // The range of 1 of one of the conventions means data units.
+    scene.run(&format!("{NOISY} --scale 500 --convention wang --force scan.nii")).ok();
+    let metrics = scene.sidecar("scan_recon.json").volumes[0].metrics.unwrap();
+    assert_eq!((metrics.convention.name(), metrics.data_range), ("wang", Some(500.0)));
 }
 
 #[test]

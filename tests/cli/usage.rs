@@ -26,6 +26,8 @@ fn a_name_or_parameter_that_is_not_known_is_answered_with_the_known_ones() {
         ("--noise -1", vec!["--noise"]),
         ("--slices 3", vec!["--slices", "A:B", "`3`"]),
         ("--slices 2:9", vec!["scan.nii", "slices 2:9", "0:4"]),
+        ("--slices -1:2", vec!["--slices", "`-1:2`"]),
+        ("--scale -3 --sampler zero-filled", vec!["--scale", "got -3"]),
         ("--slices 2:2", vec!["slices 2:2"]),
         ("--axis oblique", vec!["--axis", "axial, coronal, sagittal"]),
         ("--scale 0 --sampler zero-filled", vec!["--scale", "positive", "got 0"]),
