@@ -34,7 +34,8 @@ fn main() -> Result<(), AnyError> {
     let mut cells: BTreeMap<(String, String, String), Cell> = BTreeMap::new();
     for path in &arguments {
         let sidecar = Sidecar::from_json(&std::fs::read_to_string(path)?, Path::new(path))?;
-        let scan = sidecar.inputs.first().map_or("?", |file| file.path.rsplit('/').next().unwrap_or(&file.path)).to_string();
+        let scan =
+            sidecar.inputs.first().map_or("?", |file| file.path.rsplit('/').next().unwrap_or(&file.path)).to_string();
         // The seed of the mask is what a mean goes over.
         let operator = sidecar.operator.spec.split(',').filter(|p| !p.contains("seed=")).collect::<Vec<_>>().join(",");
         let operator = operator.split(":seed=").next().unwrap_or_default().to_string();
@@ -65,7 +66,8 @@ fn main() -> Result<(), AnyError> {
             number(Some(cell.seconds / cell.slices.max(1) as f64), 2),
         ]);
     }
-    let header = ["operator", "scan", "method", "runs", "first look dB", "PSNR dB", "gain dB", "SSIM", "LPIPS", "s/slice"];
+    let header =
+        ["operator", "scan", "method", "runs", "first look dB", "PSNR dB", "gain dB", "SSIM", "LPIPS", "s/slice"];
     print!("{}", table(&header, &rows));
     for (method, gains) in &gains {
         let mean = gains.iter().sum::<f64>() / gains.len().max(1) as f64;

@@ -16,6 +16,8 @@ pub struct Prior {
     pub scheduler: &'static str,
     /// The weights, safetensors.
     pub weights: &'static [u8],
+    /// Pixel size of its training images in mm (rows, columns), about.
+    pub voxel_mm: (f64, f64),
     /// What it was trained on, with which settings, under which licences.
     pub card: &'static str,
 }
@@ -26,6 +28,7 @@ pub const BRAIN_MR: Prior = Prior {
     config: include_str!("../data/brain-mr/config.json"),
     scheduler: include_str!("../data/brain-mr/scheduler_config.json"),
     weights: include_bytes!("../data/brain-mr/diffusion_pytorch_model.safetensors"),
+    voxel_mm: (0.85, 0.85),
     card: include_str!("../data/brain-mr/README.md"),
 };
 
@@ -81,7 +84,9 @@ mod tests {
             let index = |v: f64| ((v + 1.0) / 2.0 * 255.0) as usize;
             f64::from(phantom[[index(-y), index(x)]])
         };
-        for (x, y, expected) in [(0.0, 0.9, 1.0), (0.95, 0.95, 0.0), (0.22, 0.0, 0.0), (0.0, 0.35, 0.3), (0.0, -0.5, 0.2)] {
+        for (x, y, expected) in
+            [(0.0, 0.9, 1.0), (0.95, 0.95, 0.0), (0.22, 0.0, 0.0), (0.0, 0.35, 0.3), (0.0, -0.5, 0.2)]
+        {
             assert!((at(x, y) - expected).abs() < 1e-6, "at ({x}, {y}): {}", at(x, y));
         }
         assert!(phantom.iter().all(|v| (0.0..=1.0).contains(v)));

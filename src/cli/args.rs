@@ -57,19 +57,19 @@ pub struct Measure {
     #[arg(long, value_name = "SPEC", default_value = "mri-4x")]
     pub op: Spec,
     /// Measurement noise: a standard deviation in data units, or poisson:PEAK.
-    #[arg(long, value_name = "S", default_value = "0")]
+    #[arg(long, value_name = "S", default_value = "0", allow_negative_numbers = true)]
     pub noise: NoiseArg,
     /// Seed of the measurement noise and of the sampler (the mask has its own: mri:seed=).
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Which slices, counted from 0, B excluded; either end may be left out.
-    #[arg(long, value_name = "A:B")]
+    #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub slices: Option<Slices>,
     /// Slice axis; by default the header's, else the coarsest voxel axis, else axial.
     #[arg(long, value_enum)]
     pub axis: Option<AxisArg>,
     /// Divide intensities by this instead of estimating the scale from the measurement.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub scale: Option<f64>,
     /// Overwrite existing outputs.
     #[arg(long)]
@@ -142,6 +142,9 @@ pub struct Metrics {
     /// Slice axis.
     #[arg(long, value_enum)]
     pub axis: Option<AxisArg>,
+    /// Data range of PSNR, SSIM and LPIPS [default: the convention's].
+    #[arg(long, value_name = "R")]
+    pub range: Option<f64>,
     /// One JSON object instead of words.
     #[arg(long)]
     pub json: bool,

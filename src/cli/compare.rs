@@ -20,16 +20,19 @@ pub fn run(args: &Metrics) -> anyhow::Result<()> {
         let message = format!("{}: {b}; expected {a}, as {}", args.estimate.display(), args.reference.display());
         return Err(BadInput(message).into());
     }
+    if let Some(range) = args.range.filter(|range| !(*range > 0.0 && range.is_finite())) {
+        return Err(Usage(format!("--range: expected a positive number, got {range}")).into());
+    }
     let lpips = Lpips::from_bytes(datasets::LPIPS_ALEX)?;
     let convention = convention(args.convention);
     let mut volumes = Vec::new();
     for t in 0..a.t {
         let truth = slices(&mut reference, t, args, &args.reference)?;
         let guess = slices(&mut estimate, t, args, &args.estimate)?;
-        volumes.push(Scores::of(truth.view(), guess.view(), convention, None, Some(&lpips))?);
+        volumes.push(Scores::of(truth.view(), guess.view(), convention, args.range, Some(&lpips))?);
     }
     if args.json {
-        let json = serde_json::json!({ "convention": convention.name(), "volumes": volumes });
+        let json = serde_json::json!({ "convention": convention.name(), "data_range": args.range, "volumes": volumes });
         return super::print(&format!("{json}\n"));
     }
     let rows: Vec<Vec<String>> = volumes

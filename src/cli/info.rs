@@ -7,8 +7,8 @@ use recon::io::{Slicing, Source};
 
 /// What the header says, how the volume would be cut into slices, and the intensities of the first volume.
 pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
-    let mut text = String::new();
     for path in files {
+        let mut text = String::new();
         let mut source = Source::open(path)?;
         let _ = writeln!(text, "{}", path.display());
         let slicing = Slicing::plan(source.shape(), source.geometry(), None);
@@ -40,6 +40,7 @@ pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
         for (name, words) in lines {
             let _ = writeln!(text, "  {name:<12} {words}");
         }
+        super::print(&text)?;
     }
-    super::print(&text)
+    Ok(())
 }

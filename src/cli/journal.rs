@@ -16,6 +16,8 @@ pub struct SliceResult {
     pub planes: Array4<f32>,
     /// `||A x - y|| / sqrt(number of real measurements)`.
     pub misfit: f64,
+    /// The `lambda` that was tuned.
+    pub lambda: Option<f64>,
 }
 
 /// A folder beside the output: `key.json` says which run this is, then a file per finished slice.
@@ -101,18 +103,22 @@ impl Journal {
             return None;
         }
         let bytes = std::fs::read(self.file(volume, slice)).ok()?;
-        let (misfit, values) = bytes.split_first_chunk::<8>()?;
+        let (misfit, rest) = bytes.split_first_chunk::<8>()?;
+        let (lambda, values) = rest.split_first_chunk::<8>()?;
         if values.len() != 4 * shape.iter().product::<usize>() {
             return None;
         }
         let values = values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Some(SliceResult { planes: Array4::from_shape_vec(shape, values).ok()?, misfit: f64::from_le_bytes(*misfit) })
+        let planes = Array4::from_shape_vec(shape, values).ok()?;
+        let lambda = Some(f64::from_le_bytes(*lambda)).filter(|lambda| !lambda.is_nan());
+        Some(SliceResult { planes, misfit: f64::from_le_bytes(*misfit), lambda })
     }
 
     /// Keeps the result of a slice.
     pub fn put(&self, volume: usize, slice: usize, result: &SliceResult) -> anyhow::Result<()> {
         recon::io::write_atomic(&self.file(volume, slice), true, |w: &mut dyn Write| {
             w.write_all(&result.misfit.to_le_bytes())?;
+            w.write_all(&result.lambda.unwrap_or(f64::NAN).to_le_bytes())?;
             let values: Vec<u8> = result.planes.iter().flat_map(|v| v.to_le_bytes()).collect();
             w.write_all(&values)
         })?;

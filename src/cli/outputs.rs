@@ -67,13 +67,19 @@ pub fn check_free(path: &Path, inputs: &[PathBuf], force: bool) -> anyhow::Resul
 /// No two files of a run may be one: neither the outputs of two inputs, nor two outputs of one.
 pub fn check_distinct<'a>(outputs: impl IntoIterator<Item = (&'a Path, &'a Outputs)>) -> anyhow::Result<()> {
     let mut seen: HashMap<PathBuf, &Path> = HashMap::new();
+    let outputs: Vec<_> = outputs.into_iter().collect();
+    let inputs = outputs.len();
     for (input, outputs) in outputs {
         for path in outputs.all() {
             // `a/scan.nii` and `a/../a/scan.nii` are one file.
             let place = folder(path).canonicalize().unwrap_or_else(|_| folder(path).into());
             if let Some(other) = seen.insert(place.join(path.file_name().unwrap_or_default()), input) {
-                let (path, other, input) = (path.display(), other.display(), input.display());
-                return Err(Usage(format!("{path} would be written twice, for {other} and {input}")).into());
+                let (path, other, this) = (path.display(), other.display(), input.display());
+                let message = match other.to_string() == this.to_string() && inputs == 1 {
+                    true => format!("{path}: two outputs of {this} would have this name"),
+                    false => format!("{path} would be written twice, for {other} and {this}"),
+                };
+                return Err(Usage(message).into());
             }
         }
     }

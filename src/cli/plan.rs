@@ -1,17 +1,17 @@
 //! From what was typed to what will be done: everything that can fail cheaply fails here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use operators::spec::Entry as _;
-use operators::{Array, Device, Spec};
+use operators::{Array, Device, Space, Spec};
 use recon::denoiser::{Denoiser, Flat};
 use recon::io::{Crop, Sink};
-use recon::report::sidecar::{HashedFile, OperatorRecord, Sidecar};
+use recon::report::sidecar::{GeometryRecord, HashedFile, OperatorRecord, Sidecar};
 use recon::samplers::{self, SAMPLERS, Sampler};
 
 use super::args::{DeviceArg, Reconstruct};
-use super::exit::{NoDevice, Usage};
+use super::exit::{BadInput, NoDevice, Usage};
 use super::journal::Journal;
 use super::outputs::{Outputs, check_distinct};
 use super::prior::Prior;
@@ -36,12 +36,14 @@ pub struct Plan {
     pub files: Vec<FilePlan>,
 }
 
-/// What will be done with one input.
+/// What will be done with one input. Nothing stays open and no voxel is kept: there may be thousands.
 pub struct FilePlan {
-    /// The input and how it is measured.
-    pub target: Target,
-    /// The prior for images of its size.
-    pub denoiser: Box<dyn Denoiser>,
+    /// The input.
+    pub input: PathBuf,
+    /// It, its slices and its measurement in words.
+    pub description: String,
+    /// Slices over all volumes.
+    pub slices: usize,
     /// What will be written.
     pub outputs: Outputs,
     /// Describes the run in full, for the journal.
@@ -50,6 +52,24 @@ pub struct FilePlan {
     pub done: bool,
     /// Slices that an earlier run finished (`--resume`).
     pub finished: usize,
+    /// What is odd about this input with this prior.
+    pub warnings: Vec<String>,
+    space: Space,
+}
+
+/// An input that is being done.
+pub struct OpenFile {
+    /// The input and how it is measured.
+    pub target: Target,
+    /// The prior for images of its size.
+    pub denoiser: Box<dyn Denoiser>,
+}
+
+impl OpenFile {
+    /// The voxels that are written, if not all.
+    pub fn crop(&self, args: &Reconstruct) -> Option<Crop> {
+        args.measure.slices.is_some().then(|| self.target.slicing.crop(self.target.slices.clone()))
+    }
 }
 
 impl Plan {
@@ -89,27 +109,58 @@ impl Plan {
     }
 
     fn file(&self, args: &Reconstruct, input: &Path, outputs: Outputs) -> anyhow::Result<FilePlan> {
-        let target = Target::open(input, &args.measure)?;
-        let denoiser: Box<dyn Denoiser> = match &self.prior {
-            Some(prior) => prior.denoiser(target.operator.domain())?,
-            None => Box::new(Flat::new(target.operator.domain())),
+        let open = self.open_unchecked(args, input)?;
+        let target = &open.target;
+        let geometry = target.source.geometry();
+        let pixel = geometry.is_known().then(|| target.slicing.pixel_size(geometry));
+        let warnings =
+            self.prior.as_ref().zip(pixel).and_then(|(prior, pixel)| prior.doubt(pixel)).into_iter().collect();
+        let mut file = FilePlan {
+            input: input.into(),
+            description: target.describe(),
+            slices: target.slices.len() * target.source.shape().t,
+            key: self.key(args, target),
+            outputs,
+            done: false,
+            finished: 0,
+            warnings,
+            space: target.operator.domain().clone(),
         };
-        let key = self.key(args, &target);
-        let mut file = FilePlan { target, denoiser, outputs, key, done: false, finished: 0 };
-        file.done = args.resume && file.outputs.are_complete() && file.is_of_sidecar();
+        file.done = args.resume && file.outputs.are_complete() && file.is_of_sidecar(&target.geometry());
         if file.done {
             return Ok(file);
         }
         let output = &file.outputs.reconstruction;
         let resumed = Journal::check(output, &file.key, args.resume, args.measure.force)?;
         if resumed {
-            file.finished = Journal::finished(output);
+            file.finished = Journal::finished(output).min(file.slices);
         }
         file.outputs.check(&args.inputs, args.measure.force || resumed)?;
         // Dropped at once, it leaves nothing: a format that cannot hold the result should not be found out after hours.
-        let (source, crop) = (&file.target.source, file.crop(args));
-        Sink::create(output, source, crop, source.shape().t, "", true)?;
+        Sink::create(output, &target.source, open.crop(args), target.source.shape().t, "", true)?;
         Ok(file)
+    }
+
+    /// Opens what was planned.
+    pub fn open(&self, args: &Reconstruct, file: &FilePlan) -> anyhow::Result<OpenFile> {
+        let open = self.open_unchecked(args, &file.input)?;
+        match self.key(args, &open.target) == file.key {
+            true => Ok(open),
+            false => Err(BadInput(format!("{}: has changed since this run began", file.input.display())).into()),
+        }
+    }
+
+    fn open_unchecked(&self, args: &Reconstruct, input: &Path) -> anyhow::Result<OpenFile> {
+        let target = Target::open(input, &args.measure)?;
+        let denoiser = self.denoiser(target.operator.domain())?;
+        Ok(OpenFile { target, denoiser })
+    }
+
+    fn denoiser(&self, space: &Space) -> anyhow::Result<Box<dyn Denoiser>> {
+        match &self.prior {
+            Some(prior) => prior.denoiser(space),
+            None => Ok(Box::new(Flat::new(space))),
+        }
     }
 
     /// Everything that changes a slice's result.
@@ -135,12 +186,12 @@ impl Plan {
 
     /// Slices over all files and volumes.
     pub fn slices(&self) -> usize {
-        self.files.iter().filter(|file| !file.done).map(FilePlan::slices).sum()
+        self.files.iter().filter(|file| !file.done).map(|file| file.slices).sum()
     }
 
     /// Those of them that an earlier run finished.
     pub fn finished(&self) -> usize {
-        self.files.iter().map(|file| file.finished.min(file.slices())).sum()
+        self.files.iter().map(|file| file.finished).sum()
     }
 
     /// Seconds that the network evaluations will take here, from timing one of each size; `None` for a method without.
@@ -150,46 +201,35 @@ impl Plan {
             return Ok(None);
         }
         let mut seconds = 0.0;
-        let mut timed: Vec<(Vec<usize>, f64)> = Vec::new();
+        let mut timed: Vec<(&Space, f64)> = Vec::new();
         for file in self.files.iter().filter(|file| !file.done) {
-            let shape = file.denoiser.space().batched(1);
-            let one = match timed.iter().find(|(known, _)| *known == shape) {
+            let one = match timed.iter().find(|(known, _)| **known == file.space) {
                 Some((_, one)) => *one,
                 None => {
-                    let one = time_one(file.denoiser.as_ref())?;
-                    timed.push((shape, one));
+                    let one = time_one(self.denoiser(&file.space)?.as_ref())?;
+                    timed.push((&file.space, one));
                     one
                 }
             };
             // A pull-back costs about as much as an evaluation, and keeping what it needs a little more.
             let per_image = one * (denoise as f64 + 1.3 * vjp as f64);
-            seconds += per_image * (file.slices().saturating_sub(file.finished) * self.samples) as f64;
+            seconds += per_image * ((file.slices - file.finished) * self.samples) as f64;
         }
         Ok(Some(seconds))
     }
 }
 
 impl FilePlan {
-    /// Slices over all volumes.
-    pub fn slices(&self) -> usize {
-        self.target.slices.len() * self.target.source.shape().t
-    }
-
-    /// The voxels that are written, if not all.
-    pub fn crop(&self, args: &Reconstruct) -> Option<Crop> {
-        args.measure.slices.is_some().then(|| self.target.slicing.crop(self.target.slices.clone()))
-    }
-
     /// Names this run in the sidecar.
     pub fn run(&self) -> String {
         HashedFile::of_bytes("run", "", self.key.as_bytes()).sha256
     }
 
     /// Whether the sidecar that is there is of this run and these slices.
-    fn is_of_sidecar(&self) -> bool {
+    fn is_of_sidecar(&self, slices: &GeometryRecord) -> bool {
         let path = &self.outputs.sidecar;
         let sidecar = std::fs::read_to_string(path).ok().and_then(|json| Sidecar::from_json(&json, path).ok());
-        sidecar.is_some_and(|there| there.run == self.run() && there.geometry == self.target.geometry())
+        sidecar.is_some_and(|there| there.run == self.run() && there.geometry == *slices)
     }
 }
 

@@ -57,6 +57,11 @@ impl Bar {
         self.bar.set_message(format!("slice {}/{total}, {rate:.2} slices/s", self.slices_done));
     }
 
+    /// Takes the bar off the terminal while `f` prints.
+    pub fn beside<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.bar.suspend(f)
+    }
+
     /// Takes the bar off the terminal.
     pub fn clear(&self) {
         self.bar.finish_and_clear();

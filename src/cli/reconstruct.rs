@@ -15,7 +15,7 @@ use recon::report::table::number;
 
 use super::args::{ConventionArg, Reconstruct};
 use super::journal::Journal;
-use super::plan::{FilePlan, Plan};
+use super::plan::{FilePlan, OpenFile, Plan};
 use super::print;
 use super::progress::Bar;
 use super::volume::{self, Figure};
@@ -26,7 +26,7 @@ const SIMULATED: &str = "the measurement was computed from the input image, whic
 /// `recon [OPTIONS] INPUT...`
 pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
     let mut started = Instant::now();
-    let mut plan = Plan::new(args)?;
+    let plan = Plan::new(args)?;
     let note = |text: &str| {
         if !args.measure.quiet {
             super::note(text);
@@ -39,12 +39,12 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
     let lpips = Lpips::from_bytes(datasets::LPIPS_ALEX)?;
     let convention = convention(args.convention);
     let mut bar = Bar::new(plan.slices(), args.measure.quiet);
-    for index in 0..plan.files.len() {
-        if plan.files[index].done {
-            note(&format!("{}: complete, skipped", plan.files[index].outputs.reconstruction.display()));
+    for file in &plan.files {
+        if file.done {
+            bar.beside(|| note(&format!("{}: complete, skipped", file.outputs.reconstruction.display())));
             continue;
         }
-        let sidecar = match reconstruct(args, &mut plan, index, &mut bar, (convention, &lpips), started) {
+        let sidecar = match reconstruct(args, &plan, file, &mut bar, (convention, &lpips), started) {
             Ok(sidecar) => sidecar,
             Err((error, kept)) => {
                 bar.clear();
@@ -55,13 +55,15 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
             }
         };
         started = Instant::now();
-        for warning in &sidecar.warnings {
-            note(&format!("warning: {}: {warning}", plan.files[index].target.source.path().display()));
-        }
-        match args.json {
-            true => print(&format!("{}\n", sidecar.to_json_line()))?,
-            false => print(&line(&plan.files[index], &sidecar))?,
-        }
+        bar.beside(|| {
+            for warning in sidecar.warnings.iter().filter(|warning| !file.warnings.contains(warning)) {
+                note(&format!("warning: {}: {warning}", file.input.display()));
+            }
+            match args.json {
+                true => print(&format!("{}\n", sidecar.to_json_line())),
+                false => print(&line(file, &sidecar)),
+            }
+        })?;
     }
     bar.clear();
     Ok(())
@@ -79,25 +81,9 @@ pub fn convention(convention: ConventionArg) -> Convention {
 fn describe(plan: &Plan) -> anyhow::Result<String> {
     let mut text = String::new();
     for file in &plan.files {
-        let target = &file.target;
-        let facts: Vec<String> = target
-            .operator
-            .facts()
-            .iter()
-            .map(|fact| match &fact.value {
-                operators::FactValue::Number(n) => format!("{} {}", fact.name, (n * 1e4).round() / 1e4),
-                operators::FactValue::Text(words) => format!("{} {words}", fact.name),
-            })
-            .collect();
-        let _ = writeln!(
-            text,
-            "{}: {}, {}",
-            target.source.path().display(),
-            target.source.shape(),
-            target.slicing.describe()
-        );
-        let _ = writeln!(text, "  simulated measurement: {}; noise {}", facts.join(", "), target.noise);
+        let _ = writeln!(text, "{}", file.description);
         let _ = writeln!(text, "  writes {}", file.outputs.reconstruction.display());
+        file.warnings.iter().for_each(|warning| text.extend(["  warning: ", warning, "\n"]));
     }
     let (denoise, vjp) = plan.sampler.evaluations();
     let (slices, samples) = (plan.slices(), plan.samples);
@@ -129,59 +115,55 @@ fn duration(seconds: f64) -> String {
 /// One file; where that fails, also how many slices are kept for `--resume`.
 fn reconstruct(
     args: &Reconstruct,
-    plan: &mut Plan,
-    index: usize,
+    plan: &Plan,
+    file: &FilePlan,
     bar: &mut Bar,
     metrics: (Convention, &Lpips),
     started: Instant,
 ) -> Result<Sidecar, (anyhow::Error, usize)> {
-    let file = &plan.files[index];
-    let output = file.outputs.reconstruction.clone();
-    let journal = Journal::open(&output, &file.key, args.resume, args.measure.force).map_err(|error| (error, 0))?;
-    match volumes(args, plan, index, bar, metrics, (started, &journal)) {
+    let output = &file.outputs.reconstruction;
+    let journal = Journal::open(output, &file.key, args.resume, args.measure.force).map_err(|error| (error, 0))?;
+    match volumes(args, plan, file, bar, metrics, (started, &journal)) {
         Ok(sidecar) => journal.remove().map(|()| sidecar).map_err(|error| (error, 0)),
-        Err(error) => Err((error, journal.keep(&output))),
+        Err(error) => Err((error, journal.keep(output))),
     }
 }
 
 /// Every volume of a file, and everything that is written for it.
 fn volumes(
     args: &Reconstruct,
-    plan: &mut Plan,
-    index: usize,
+    plan: &Plan,
+    file: &FilePlan,
     bar: &mut Bar,
     metrics: (Convention, &Lpips),
     (started, journal): (Instant, &Journal),
 ) -> anyhow::Result<Sidecar> {
     let force = args.measure.force || journal.is_resumed();
     let mut timings = Timings { read_seconds: started.elapsed().as_secs_f64(), ..Timings::default() };
-    let file = &plan.files[index];
-    let (outputs, target) = (file.outputs.clone(), &file.target);
-    let volumes = target.source.shape().t;
-    let crop = file.crop(args);
+    let mut open = plan.open(args, file)?;
+    let (outputs, source) = (&file.outputs, &open.target.source);
+    let (volumes, crop) = (source.shape().t, open.crop(args));
     let what = format!("recon {} {} simulated", args.measure.op, plan.spec);
-    let mut sink = Sink::create(&outputs.reconstruction, &target.source, crop.clone(), volumes, &what, force)?;
+    let mut sink = Sink::create(&outputs.reconstruction, source, crop.clone(), volumes, &what, force)?;
     let mut std_sink = match &outputs.std {
-        Some(path) => Some(Sink::create(path, &target.source, crop.clone(), volumes, &format!("{what} std"), force)?),
+        Some(path) => Some(Sink::create(path, source, crop, volumes, &format!("{what} std"), force)?),
         None => None,
     };
-    let (mut records, mut warnings, mut figure, mut images) = (Vec::<VolumeRecord>::new(), Vec::new(), None, 0);
+    let (mut records, mut warnings, mut figure, mut images) =
+        (Vec::<VolumeRecord>::new(), file.warnings.clone(), None, 0);
     for t in 0..volumes {
         let begun = Instant::now();
-        let (input, odd) = plan.files[index].target.read(t)?;
+        let (input, odd) = open.target.read(t)?;
         timings.read_seconds += begun.elapsed().as_secs_f64();
         warnings.extend(odd.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
         let begun = Instant::now();
-        let outcome =
-            volume::reconstruct(plan, &plan.files[index], (t, &input), journal, bar, metrics, args.tune.is_some())?;
+        let outcome = volume::reconstruct(plan, &open, (t, &input), journal, bar, metrics, args.tune.is_some())?;
         timings.reconstruct_seconds += begun.elapsed().as_secs_f64() - outcome.evaluate_seconds;
         timings.evaluate_seconds += outcome.evaluate_seconds;
         let begun = Instant::now();
-        let cropped =
-            |volume: &recon::io::Volume| crop.as_ref().map_or_else(|| volume.clone(), |crop| volume.cropped(crop));
-        sink.write_volume(&cropped(&outcome.estimate))?;
+        sink.write_volume(&outcome.estimate)?;
         if let (Some(sink), Some(std)) = (&mut std_sink, &outcome.std) {
-            sink.write_volume(&cropped(std))?;
+            sink.write_volume(std)?;
         }
         timings.write_seconds += begun.elapsed().as_secs_f64();
         images += outcome.images;
@@ -197,12 +179,12 @@ fn volumes(
     }
     sink.finish()?;
     if let (Some(path), Some(figure)) = (&args.preview, &figure) {
-        write_preview((path, force), &plan.files[index], plan, args, figure)?;
+        write_preview((path, force), file, plan, args, figure)?;
         written.push(WrittenFile { role: "preview".into(), path: path.display().to_string() });
     }
     timings.write_seconds += begun.elapsed().as_secs_f64();
     timings.total_seconds = started.elapsed().as_secs_f64();
-    let sidecar = sidecar(args, plan, &plan.files[index], written, records, (timings, images, warnings));
+    let sidecar = sidecar(args, plan, (file, &open), written, records, (timings, images, warnings));
     write_atomic(&outputs.sidecar, force, |w| w.write_all(sidecar.to_json().as_bytes()))?;
     Ok(sidecar)
 }
@@ -224,7 +206,7 @@ fn write_preview(
         zero_filled_scores: Some(figure.scores.0),
         reconstruction_scores: Some(figure.scores.1),
     };
-    let scan = file.target.source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let scan = file.input.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let heading = format!("{scan}: {} (simulated), {}", args.measure.op, plan.spec);
     let bytes = png(&preview(&heading, name, &[row])?)?;
     Ok(write_atomic(path, force, |w| w.write_all(&bytes))?)
@@ -233,7 +215,7 @@ fn write_preview(
 fn sidecar(
     args: &Reconstruct,
     plan: &Plan,
-    file: &FilePlan,
+    (file, open): (&FilePlan, &OpenFile),
     outputs: Vec<WrittenFile>,
     volumes: Vec<VolumeRecord>,
     (timings, images, warnings): (Timings, usize, Vec<String>),
@@ -247,9 +229,9 @@ fn sidecar(
         arguments: std::env::args().skip(1).collect(),
         simulated: true,
         simulated_reason: SIMULATED.into(),
-        inputs: file.target.files.clone(),
+        inputs: open.target.files.clone(),
         outputs,
-        operator: OperatorRecord::new(args.measure.op.to_string(), &file.target.operator.facts(), noise_std),
+        operator: OperatorRecord::new(args.measure.op.to_string(), &open.target.operator.facts(), noise_std),
         sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images }),
         prior: plan
             .prior
@@ -258,7 +240,7 @@ fn sidecar(
         seed: args.measure.seed,
         samples: plan.samples,
         conventions: Conventions::default(),
-        geometry: file.target.geometry(),
+        geometry: open.target.geometry(),
         volumes,
         timings,
         warnings,
@@ -277,7 +259,7 @@ fn line(file: &FilePlan, sidecar: &Sidecar) -> String {
     };
     format!(
         "{} -> {}  PSNR {} dB  SSIM {}  LPIPS {}  ({} simulated, {}, {} metrics)\n",
-        file.target.source.path().display(),
+        file.input.display(),
         file.outputs.reconstruction.display(),
         pair(|scores| scores.psnr, 2),
         pair(|scores| scores.ssim, 4),

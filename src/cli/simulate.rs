@@ -11,9 +11,9 @@ use recon::report::sidecar::{
 };
 
 use super::args::Simulate;
-use super::exit::Usage;
+use super::exit::{BadInput, Usage};
 use super::outputs::check_free;
-use super::target::Target;
+use super::target::{Target, is_empty};
 
 const SIMULATED: &str = "the measurement was computed from the input image";
 
@@ -30,6 +30,9 @@ pub fn run(args: &Simulate) -> anyhow::Result<()> {
     }
     let mut target = Target::open(&args.input, &args.measure)?;
     let (volume, mut warnings) = target.read(0)?;
+    if is_empty(&volume) {
+        return Err(BadInput(format!("{}: every voxel is zero", args.input.display())).into());
+    }
     let volumes = target.source.shape().t;
     if volumes > 1 {
         warnings.push(format!("the file has {volumes} volumes, only the first one is measured"));
@@ -42,7 +45,7 @@ pub fn run(args: &Simulate) -> anyhow::Result<()> {
         let empty = plane.iter().all(|&v| v == 0.0);
         let (y, level) = target.measure(&target.image(plane.view(), scale)?, 0, k)?;
         parts.push(y);
-        slices.push(SliceRecord { slice: k, empty, misfit: None, metrics: None });
+        slices.push(SliceRecord { slice: k, empty, misfit: None, lambda: None, metrics: None });
         power += level * level;
     }
     let noise_std = (power / slices.len() as f64).sqrt();

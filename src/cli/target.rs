@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use ndarray::{Array3, ArrayView3};
 use operators::measure::MeasurementNoise;
-use operators::{Array, Context, DType, ForwardOperator, Noise, OPERATORS, Spec, Stream};
+use operators::{Array, Context, DType, FactValue, ForwardOperator, Noise, OPERATORS, Spec, Stream};
 use recon::io::{Axis, Slicing, Source, Volume};
 use recon::report::sidecar::{GeometryRecord, HashedFile};
 use recon::scale::ScaleEstimator;
@@ -163,6 +163,22 @@ impl Target {
         Ok(per_element * elements)
     }
 
+    /// What is measured and how, in words.
+    pub fn describe(&self) -> String {
+        let facts: Vec<String> = self
+            .operator
+            .facts()
+            .iter()
+            .map(|fact| match &fact.value {
+                FactValue::Number(n) => format!("{} {}", fact.name, (n * 1e4).round() / 1e4),
+                FactValue::Text(words) => format!("{} {words}", fact.name),
+            })
+            .collect();
+        let (path, shape, facts) = (self.source.path().display(), self.source.shape(), facts.join(", "));
+        let (slices, noise) = (self.slicing.describe(), &self.noise);
+        format!("{path}: {shape}, {slices}\n  simulated measurement: {facts}; noise {noise}")
+    }
+
     /// For the sidecar.
     pub fn geometry(&self) -> GeometryRecord {
         let (shape, geometry) = (self.source.shape(), self.source.geometry());
@@ -178,7 +194,8 @@ impl Target {
     }
 }
 
-fn is_empty(volume: &Volume) -> bool {
+/// Whether there is nothing to measure.
+pub fn is_empty(volume: &Volume) -> bool {
     volume.values.iter().all(|&v| v == 0.0)
 }
 

@@ -5,13 +5,13 @@ use std::time::Instant;
 use ndarray::{Array3, Array4, Axis, stack};
 use operators::{Array, Noise, Stream};
 use recon::classical::tune_lambda;
-use recon::io::Volume;
+use recon::io::{Format, Volume};
 use recon::metrics::{Calibration, Convention, Lpips, Scores, calibration};
 use recon::report::sidecar::{Metrics, Misfit, SliceRecord, VolumeRecord};
 use recon::samplers::{Problem, Run};
 
 use super::journal::{Journal, SliceResult};
-use super::plan::{FilePlan, Plan};
+use super::plan::{OpenFile, Plan};
 use super::progress::{Bar, interrupted};
 use super::target::intensities;
 
@@ -61,13 +61,14 @@ struct Stacks {
     estimate: Vec<Array3<f32>>,
     std: Vec<Array3<f32>>,
     misfit: Vec<Option<Misfit>>,
+    lambda: Vec<Option<f64>>,
     name: &'static str,
 }
 
 /// Reconstructs the slices of volume `t`.
 pub fn reconstruct(
     plan: &Plan,
-    file: &FilePlan,
+    file: &OpenFile,
     (t, volume): (usize, &Volume),
     journal: &Journal,
     bar: &mut Bar,
@@ -114,25 +115,26 @@ pub fn reconstruct(
         stacks.estimate.push(planes.index_axis(Axis(0), 0).to_owned());
         stacks.reference.push(plane);
         let norm = result.misfit * (real_measurements as f64).sqrt();
+        stacks.lambda.push(result.lambda);
         stacks.misfit.push(Misfit::new(norm, real_measurements, noise_std));
     }
     let start = Instant::now();
-    let (mut record, figure) = evaluate(stacks, file, convention, lpips, plan.samples)?;
-    (record.time_point, record.scale) = (t, scale);
+    let (mut record, figure) = evaluate(stacks, (file, scale), convention, lpips, plan.samples)?;
+    record.time_point = t;
     Ok(Outcome { estimate, std, figure, record, images, evaluate_seconds: start.elapsed().as_secs_f64() })
 }
 
 /// The mean and standard deviation of the samples of one slice, in data units, and the misfit of the mean.
 fn sample(
     plan: &Plan,
-    file: &FilePlan,
+    file: &OpenFile,
     problem: &Problem<'_>,
     slice: u32,
     reference: Option<&Array>,
     bar: &mut Bar,
 ) -> anyhow::Result<SliceResult> {
     let mut draws: Vec<Array> = Vec::new();
-    let mut start = 0;
+    let (mut start, mut lambda) = (0, None);
     while start < plan.samples {
         if interrupted() {
             return Err(recon::Error::Interrupted.into());
@@ -146,7 +148,9 @@ fn sample(
         let mut run = Run { noise: &mut noise, observer: &mut part };
         let x = match reference {
             Some(reference) => {
-                tune_lambda(&plan.spec, LAMBDAS, &batch, file.denoiser.as_ref(), &mut run, reference)?.image
+                let tuned = tune_lambda(&plan.spec, LAMBDAS, &batch, file.denoiser.as_ref(), &mut run, reference)?;
+                lambda = Some(tuned.lambda);
+                tuned.image
             }
             None => plan.sampler.sample(&batch, file.denoiser.as_ref(), &mut run)?,
         };
@@ -168,7 +172,7 @@ fn sample(
         planes.push(standard_deviation(&draws)?);
     }
     let views: Vec<_> = planes.iter().map(|plane| plane.view()).collect();
-    Ok(SliceResult { planes: stack(Axis(0), &views)?, misfit })
+    Ok(SliceResult { planes: stack(Axis(0), &views)?, misfit, lambda })
 }
 
 /// Per pixel, of the magnitudes where the images are complex; divided by `N - 1`.
@@ -186,7 +190,7 @@ fn standard_deviation(draws: &[Array]) -> anyhow::Result<Array3<f32>> {
 
 fn evaluate(
     stacks: Stacks,
-    file: &FilePlan,
+    (file, scale): (&OpenFile, f64),
     convention: Convention,
     lpips: &Lpips,
     samples: usize,
@@ -200,7 +204,11 @@ fn evaluate(
     if let (Some(reference), Some(first), Some(estimate)) =
         (all(&stacks.reference)?, all(&stacks.first_look)?, all(&stacks.estimate)?)
     {
-        let range = convention.range(reference.view());
+        // The convention's range of 1 is that of a picture; a scan has that of its data units.
+        let range = match (convention, file.target.source.format()) {
+            (Convention::Wang, Format::Nifti1 | Format::Nifti2) => Some(scale),
+            _ => convention.range(reference.view()),
+        };
         for i in 0..stacks.slices.len() {
             let one = |stack: &Array4<f32>| stack.slice_axis(Axis(0), (i..i + 1).into()).to_owned();
             let (reference, first, estimate) = (one(&reference), one(&first), one(&estimate));
@@ -221,12 +229,18 @@ fn evaluate(
         });
     }
     let slices = file.target.slices.clone().map(|k| match stacks.slices.binary_search(&k) {
-        Ok(i) => SliceRecord { slice: k, empty: false, misfit: stacks.misfit[i], metrics: Some(per_slice[i]) },
-        Err(_) => SliceRecord { slice: k, empty: true, misfit: None, metrics: None },
+        Ok(i) => SliceRecord {
+            slice: k,
+            empty: false,
+            misfit: stacks.misfit[i],
+            lambda: stacks.lambda[i],
+            metrics: Some(per_slice[i]),
+        },
+        Err(_) => SliceRecord { slice: k, empty: true, misfit: None, lambda: None, metrics: None },
     });
     let misfit = Misfit::pooled(stacks.misfit.iter().flatten());
     let record =
-        VolumeRecord { time_point: 0, scale: 1.0, misfit, metrics, calibration: calibrated, slices: slices.collect() };
+        VolumeRecord { time_point: 0, scale, misfit, metrics, calibration: calibrated, slices: slices.collect() };
     Ok((record, figure))
 }
 

@@ -281,7 +281,7 @@ mod tests {
                 misfit,
                 metrics,
                 calibration: None,
-                slices: vec![SliceRecord { slice: 3, empty: false, misfit, metrics }],
+                slices: vec![SliceRecord { slice: 3, empty: false, misfit, lambda: None, metrics }],
             }],
             timings: Timings::default(),
             warnings: vec!["voxels are 1.5 mm".into()],

@@ -30,6 +30,8 @@ pub struct SliceRecord {
     pub empty: bool,
     /// How well the data are explained.
     pub misfit: Option<Misfit>,
+    /// The `lambda` that was chosen for it; `null` where none was tuned.
+    pub lambda: Option<f64>,
     /// Against the reference, with the data range of the volume.
     pub metrics: Option<Metrics>,
 }
