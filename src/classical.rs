@@ -11,20 +11,21 @@
 //! `lambda` a number without units: multiplying `y`, or `A` and `y`, by a constant leaves the choice of `lambda` as good as it
 //! was. A percentile rather than the maximum, so that one bright pixel does not decide (the reasoning of BART's
 //! `estimate_scaling`); nonzero, so that a removed pixel does not count. The best `lambda` depends on image, operator and noise;
-//! [`tune::tune_lambda`] finds it against a reference, for the strongest rival there is.
-
-use operators::{Array, ForwardOperator};
+//! [`tune_lambda`] finds it against a reference, for the strongest rival there is.
 
 use crate::samplers::Problem;
 use crate::{Error, Result};
 
 mod l1_wavelet;
 mod planes;
-pub mod tune;
+#[cfg(test)]
+mod testing;
+mod tune;
 mod tv;
 mod wavelet;
 
 pub use l1_wavelet::L1Wavelet;
+pub use tune::{Tuned, tune_lambda};
 pub use tv::TotalVariation;
 pub use wavelet::Family;
 
@@ -68,15 +69,6 @@ fn scale(adjoint: &[f32], layout: &Layout) -> f64 {
     }
     let rank = (magnitudes.len() - 1) * 99 / 100;
     f64::from(*magnitudes.select_nth_unstable_by(rank, f32::total_cmp).1)
-}
-
-/// `A^H A` of the images `items` points at.
-fn normal<'a>(
-    operator: &dyn ForwardOperator,
-    layout: &Layout,
-    items: impl Iterator<Item = &'a [f32]>,
-) -> Result<Array> {
-    Ok(operator.normal(&layout.pack(items)?)?)
 }
 
 /// `sum a b` in f64, in index order.

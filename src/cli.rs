@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(&format!("error: {error:#}"));
             exit::code(&error)
         }
     }
@@ -41,6 +41,12 @@ fn run(cli: &args::Cli) -> anyhow::Result<()> {
         Some(args::Command::Metrics(args)) => compare::run(args),
         Some(args::Command::Simulate(args)) => simulate::run(args),
     }
+}
+
+/// Writes a line to stderr; one that is closed does not stop the work.
+fn note(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Writes to stdout; a closed pipe (`recon ops | head`) is no error.

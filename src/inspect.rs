@@ -37,7 +37,9 @@ pub fn suspicions(values: &ArrayView4<'_, f32>, is_integer: bool) -> Vec<Suspici
         found.push(Suspicion { message, refuse: false });
     }
     if let Some(labels) = is_integer.then(|| label_count(values)).flatten() {
-        let message = format!("{labels} distinct whole numbers in constant regions: this looks like a label map or a mask, not an image");
+        let message = format!(
+            "{labels} distinct whole numbers in constant regions: this looks like a label map or a mask, not an image"
+        );
         found.push(Suspicion { message, refuse: true });
     }
     if maximum > 10.0 * bright && bright > 0.0 {
@@ -87,7 +89,8 @@ mod tests {
         let labels = Array4::from_shape_fn((1, 32, 32, 4), |(_, x, y, _)| ((x / 8) + (y / 16)) as f32);
         assert!(refused(&labels, true));
         assert!(!refused(&labels, false), "a float image may be piecewise constant");
-        let ct = Array4::from_shape_fn((1, 32, 32, 4), |(_, x, y, z)| -1000.0 + ((x * 37 + y * 11 + z * 5) % 1400) as f32);
+        let ct =
+            Array4::from_shape_fn((1, 32, 32, 4), |(_, x, y, z)| -1000.0 + ((x * 37 + y * 11 + z * 5) % 1400) as f32);
         assert!(refused(&ct, true));
         let image = Array4::from_shape_fn((1, 32, 32, 4), |(_, x, y, z)| ((x * 37 + y * 11 + z * 5) % 255) as f32);
         assert!(suspicions(&image.view(), true).is_empty());

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
-use num_complex::{Complex32, Complex64};
+use num_complex::Complex32;
 
 use crate::{Device, Error, Result};
 
+mod arithmetic;
 mod cpu;
+mod reductions;
 use cpu::Host;
 
 /// Element type of an [`Array`].
@@ -267,183 +269,6 @@ impl Array {
             });
         }
         Self::concat(&vec![self.clone(); count.max(1)])?.items(0, count)
-    }
-
-    /// `self + other`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] or [`Error::DType`] if the two differ.
-    pub fn add(&self, other: &Self) -> Result<Self> {
-        self.combine(1.0, other, 1.0)
-    }
-
-    /// `self - other`.
-    ///
-    /// # Errors
-    /// As [`Array::add`].
-    pub fn sub(&self, other: &Self) -> Result<Self> {
-        self.combine(1.0, other, -1.0)
-    }
-
-    /// `a self + b other`, in one pass.
-    ///
-    /// # Errors
-    /// As [`Array::add`].
-    pub fn combine(&self, a: f64, other: &Self, b: f64) -> Result<Self> {
-        let (a, b) = (a as f32, b as f32);
-        self.check_same(other, "Array::combine")?;
-        Ok(match (&self.storage, &other.storage) {
-            (Real(x), Real(y)) => Self { storage: Real(x.zip(y, |x, y| a * x + b * y)) },
-            (Complex(x), Complex(y)) => Self { storage: Complex(x.zip(y, |x, y| x * a + y * b)) },
-            _ => return Err(other.dtype_error("Array::combine", self.dtype())),
-        })
-    }
-
-    /// `self <- self + a other`, in place.
-    ///
-    /// # Errors
-    /// As [`Array::add`].
-    pub fn add_scaled(&mut self, a: f64, other: &Self) -> Result<()> {
-        let a = a as f32;
-        self.check_same(other, "Array::add_scaled")?;
-        let error = other.dtype_error("Array::add_scaled", self.dtype());
-        match (&mut self.storage, &other.storage) {
-            (Real(x), Real(y)) => x.zip_in_place(y, |x, y| *x += a * y),
-            (Complex(x), Complex(y)) => x.zip_in_place(y, |x, y| *x += y * a),
-            _ => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// `a self`.
-    pub fn scale(&self, a: f64) -> Self {
-        let a = a as f32;
-        self.map_storage(|x| x.map(|v| a * v), |x| x.map(|v| v * a))
-    }
-
-    /// Item `i` times `factors[i]`: `factors` is a real array of shape `[batch]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] or [`Error::DType`] if `factors` is not that.
-    pub fn scale_items(&self, factors: &Self) -> Result<Self> {
-        if factors.shape() != [self.batch()] {
-            let expected = format!("[{}]", self.batch());
-            return Err(Error::Shape { what: "Array::scale_items".into(), expected, got: factors.shape().to_vec() });
-        }
-        let factors = factors.as_f32()?;
-        Ok(self.map_storage(|x| x.map_items(|i, v| factors[i] * v), |x| x.map_items(|i, v| v * factors[i])))
-    }
-
-    /// The elementwise product; `other` is a batch of the same size or of one, and may be real where `self` is complex.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the items differ in shape; [`Error::DType`] for a real array times a complex one.
-    pub fn mul(&self, other: &Self) -> Result<Self> {
-        let repeated = other.batch() == 1 && self.batch() != 1;
-        let shape = other.shape();
-        if shape.len() != self.shape().len()
-            || shape[1..] != self.shape()[1..]
-            || !(repeated || shape[0] == self.batch())
-        {
-            let expected = format!("{:?}", self.shape());
-            return Err(Error::Shape { what: "Array::mul".into(), expected, got: shape.to_vec() });
-        }
-        Ok(match (&self.storage, &other.storage) {
-            (Real(x), Real(y)) => Self { storage: Real(x.zip_cyclic(y, |x, y| x * y)) },
-            (Complex(x), Real(y)) => Self { storage: Complex(x.zip_cyclic(y, |x, y| x * y)) },
-            (Complex(x), Complex(y)) => Self { storage: Complex(x.zip_cyclic(y, |x, y| x * y)) },
-            (Real(_), Complex(_)) => return Err(self.dtype_error("Array::mul", DType::Complex64)),
-        })
-    }
-
-    /// The complex conjugate; the array itself where it is real.
-    pub fn conj(&self) -> Self {
-        self.map_storage(Clone::clone, |x| x.map(|v| v.conj()))
-    }
-
-    /// The real part.
-    pub fn real(&self) -> Self {
-        match &self.storage {
-            Real(_) => self.clone(),
-            Complex(x) => Self { storage: Real(x.map(|v| v.re)) },
-        }
-    }
-
-    /// The imaginary part: zero where the array is real.
-    pub fn imag(&self) -> Self {
-        match &self.storage {
-            Real(x) => Self { storage: Real(x.map(|_| 0.0)) },
-            Complex(x) => Self { storage: Real(x.map(|v| v.im)) },
-        }
-    }
-
-    /// The magnitude.
-    pub fn abs(&self) -> Self {
-        match &self.storage {
-            Real(x) => Self { storage: Real(x.map(f32::abs)) },
-            Complex(x) => Self { storage: Real(x.map(|v| v.norm())) },
-        }
-    }
-
-    /// The same values with element type `dtype`: a real array gets a zero imaginary part, a complex one loses its.
-    pub fn cast(&self, dtype: DType) -> Self {
-        match (&self.storage, dtype) {
-            (Real(x), DType::Complex64) => Self { storage: Complex(x.map(|v| Complex32::new(v, 0.0))) },
-            (Complex(_), DType::F32) => self.real(),
-            _ => self.clone(),
-        }
-    }
-
-    /// `<self, other> = sum conj(self) other` over everything, accumulated in f64.
-    ///
-    /// # Errors
-    /// As [`Array::add`].
-    pub fn dot(&self, other: &Self) -> Result<Complex64> {
-        self.check_same(other, "Array::dot")?;
-        match (&self.storage, &other.storage) {
-            (Real(x), Real(y)) => Ok(x.dot(y, |x, y| Complex64::new(f64::from(x) * f64::from(y), 0.0))),
-            (Complex(x), Complex(y)) => Ok(x.dot(y, cpu::conj_product)),
-            _ => Err(other.dtype_error("Array::dot", self.dtype())),
-        }
-    }
-
-    /// `Re <self_i, other_i>` of every item, as a real array of shape `[batch]`; stays on the device.
-    ///
-    /// # Errors
-    /// As [`Array::add`].
-    pub fn dot_items(&self, other: &Self) -> Result<Self> {
-        self.check_same(other, "Array::dot_items")?;
-        let sums = match (&self.storage, &other.storage) {
-            (Real(x), Real(y)) => x.dot_items(y, |x, y| f64::from(x) * f64::from(y)),
-            (Complex(x), Complex(y)) => x.dot_items(y, |x, y| cpu::conj_product(x, y).re),
-            _ => return Err(other.dtype_error("Array::dot_items", self.dtype())),
-        };
-        Self::from_vec(&[self.batch()], sums.into_iter().map(|v| v as f32).collect())
-    }
-
-    /// `||self||` over everything.
-    pub fn norm(&self) -> f64 {
-        match &self.storage {
-            Real(x) => x.dot(x, |x, y| Complex64::new(f64::from(x) * f64::from(y), 0.0)).re.sqrt(),
-            Complex(x) => x.dot(x, cpu::conj_product).re.sqrt(),
-        }
-    }
-
-    /// `||self_i||` of every item, as a real array of shape `[batch]`; stays on the device.
-    pub fn norm_items(&self) -> Self {
-        let sums = match &self.storage {
-            Real(x) => x.dot_items(x, |x, y| f64::from(x) * f64::from(y)),
-            Complex(x) => x.dot_items(x, |x, y| cpu::conj_product(x, y).re),
-        };
-        ndarray::Array1::from_iter(sums.into_iter().map(|v| v.sqrt() as f32)).into()
-    }
-
-    /// Whether every element is a finite number.
-    pub fn is_finite(&self) -> bool {
-        match &self.storage {
-            Real(x) => x.as_slice().iter().all(|v| v.is_finite()),
-            Complex(x) => x.as_slice().iter().all(|v| v.re.is_finite() && v.im.is_finite()),
-        }
     }
 
     fn map_storage(

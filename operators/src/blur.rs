@@ -170,8 +170,8 @@ pub(crate) const MOTION: Entry = Entry {
     examples: &[
         "blur-motion:length=5,angle=30",
         "blur-motion:length=7,angle=90,boundary=reflect",
-        "blur-motion:length=5,angle=30,boundary=reflect",
         "blur-motion:length=9,intensity=0.5,seed=2",
+        "blur-motion:length=9,intensity=0.5,seed=2,boundary=reflect",
     ],
     build: build_motion,
 };

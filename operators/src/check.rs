@@ -65,12 +65,12 @@ pub type CheckResult = std::result::Result<Outcome, CheckError>;
 
 /// Every check that applies: to a linear operator all but [`vjp_test`]'s finite differences; the dense ones where images and
 /// measurements have at most [`DENSE_LIMIT`] real degrees of freedom; [`spectral_test`] where a decomposition is known. To a
-/// non-linear operator [`shape_test`], [`vjp_test`] and [`batch_test`].
+/// non-linear operator [`shape_test`], [`vjp_test`], [`batch_test`] and [`support_test`].
 ///
 /// # Errors
 /// The first check that fails, or the first error of the operator.
 pub fn all(a: &dyn ForwardOperator) -> std::result::Result<Vec<Outcome>, CheckError> {
-    let mut outcomes = vec![shape_test(a)?, vjp_test(a)?, batch_test(a)?];
+    let mut outcomes = vec![shape_test(a)?, vjp_test(a)?, batch_test(a)?, support_test(a)?];
     if a.is_linear() {
         outcomes.extend([linearity_test(a)?, dot_test(a, 1e-5)?, normal_test(a, 1e-5)?]);
         if a.domain().real_dimensions().max(a.range().real_dimensions()) <= DENSE_LIMIT {
@@ -104,6 +104,23 @@ pub fn shape_test(a: &dyn ForwardOperator) -> CheckResult {
     worst.judge(0.5)
 }
 
+/// `apply` is zero outside `support`, and `vjp` takes nothing from there: norms of what is outside, relative to the whole.
+///
+/// # Errors
+/// [`CheckError::Failed`] unless both are exactly zero.
+pub fn support_test(a: &dyn ForwardOperator) -> CheckResult {
+    let mut worst = Worst::new("support");
+    if let Some(support) = a.support() {
+        let x = random(a.domain(), 7, 1)?;
+        let y = a.apply(&x)?;
+        worst.see(ratio(y.sub(&y.mul(&support)?)?.norm(), y.norm()), "apply");
+        let v = random(a.range(), 8, 1)?;
+        let pulled = a.vjp(&x, &v)?;
+        worst.see(ratio(pulled.sub(&a.vjp(&x, &v.mul(&support)?)?)?.norm(), pulled.norm()), "vjp");
+    }
+    worst.judge(0.0)
+}
+
 /// `A(a x + b y) = a A x + b A y`, relative to `|a| ||A x|| + |b| ||A y||`; complex `a`, `b` where domain and range are complex.
 /// The adjoint likewise.
 ///
@@ -113,9 +130,8 @@ pub fn linearity_test(a: &dyn ForwardOperator) -> CheckResult {
     let mut worst = Worst::new("linearity");
     let (p, q) = (Complex64::new(0.7, -1.3), Complex64::new(-1.9, 0.4));
     let complex = is_complex_linear(a);
-    let maps: [(&str, &Space, &dyn Fn(&Array) -> Result<Array>); 2] =
-        [("apply", a.domain(), &|x| a.apply(x)), ("adjoint", a.range(), &|y| a.adjoint(y))];
-    for (what, space, map) in maps {
+    for (what, space) in [("apply", a.domain()), ("adjoint", a.range())] {
+        let map = |x: &Array| if what == "apply" { a.apply(x) } else { a.adjoint(x) };
         let (x, y) = (random(space, 2, 1)?, random(space, 3, 1)?);
         let (ax, ay) = (map(&x)?, map(&y)?);
         let together = map(&times(&x, p, complex)?.add(&times(&y, q, complex)?)?)?;
@@ -198,7 +214,7 @@ impl Worst {
     }
 
     fn see(&mut self, value: f64, at: &str) {
-        if !self.0.worst.is_nan() && !(value <= self.0.worst) {
+        if value > self.0.worst || (value.is_nan() && !self.0.worst.is_nan()) {
             self.0.worst = value;
             self.0.at = at.into();
         }

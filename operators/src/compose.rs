@@ -46,6 +46,9 @@ impl ForwardOperator for Compose {
     fn normal(&self, x: &Array) -> Result<Array> {
         self.inner.adjoint(&self.outer.normal(&self.inner.apply(x)?)?)
     }
+    fn support(&self) -> Option<Array> {
+        self.outer.support()
+    }
     fn facts(&self) -> Vec<Fact> {
         self.inner.facts().into_iter().chain(self.outer.facts()).collect()
     }
@@ -111,6 +114,9 @@ impl ForwardOperator for Scale {
     fn spectral(&self, y: &Array, f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         let scaled = self.operator.spectral(y, &|s| f(s * self.factor.abs()))?;
         Ok(scaled.map(|x| x.scale(self.factor.signum())))
+    }
+    fn support(&self) -> Option<Array> {
+        self.operator.support()
     }
     fn facts(&self) -> Vec<Fact> {
         let scale = Fact::number("scale", self.factor);
@@ -216,6 +222,14 @@ impl ForwardOperator for Stack {
             sum.add_scaled(1.0, &part.normal(x)?)?;
         }
         Ok(sum)
+    }
+    fn support(&self) -> Option<Array> {
+        let pieces = self.parts.iter().map(|part| {
+            let everywhere = Array::from_vec(&[part.range().len()], vec![1.0; part.range().len()]);
+            part.support().map_or(everywhere, |support| support.reshape(&[support.len()]))
+        });
+        let pieces = pieces.collect::<Result<Vec<_>>>().ok()?;
+        Array::concat(&pieces).and_then(|all| all.reshape(&[1, self.range.len()])).ok()
     }
     fn facts(&self) -> Vec<Fact> {
         self.parts.iter().flat_map(|part| part.facts()).collect()

@@ -35,7 +35,7 @@ pub enum Error {
         kind: String,
         /// The name that came.
         name: String,
-        /// All the names that are known, separated by commas.
+        /// All the names that are known, separated by commas, and the one that may have been meant.
         known: String,
     },
     /// A parameter that cannot be used.

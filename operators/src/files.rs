@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// A NumPy `.npy` array of any real or boolean element type, as f64.
 pub(crate) fn read_npy(path: &Path) -> Result<ArrayD<f64>> {
-    let readers: [fn(&Path) -> std::result::Result<ArrayD<f64>, ReadNpyError>; 9] = [
+    let readers: [Reader; 9] = [
         |path| Ok(read(path)?.mapv(|v: bool| f64::from(u8::from(v)))),
         |path| Ok(read(path)?.mapv(|v: u8| f64::from(v))),
         |path| Ok(read(path)?.mapv(|v: i8| f64::from(v))),
@@ -30,6 +30,8 @@ pub(crate) fn read_npy(path: &Path) -> Result<ArrayD<f64>> {
     }
     Err(unusable(path, "expected elements of a real or boolean type up to 64 bits"))
 }
+
+type Reader = fn(&Path) -> std::result::Result<ArrayD<f64>, ReadNpyError>;
 
 fn read<T: ReadableElement>(path: &Path) -> std::result::Result<ArrayD<T>, ReadNpyError> {
     ArrayD::<T>::read_npy(File::open(path)?)

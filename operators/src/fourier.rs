@@ -5,17 +5,15 @@
 //! so that the zero frequency sits at `[H / 2, W / 2]` for odd and for even sizes.
 
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
-use ndarray::ArrayViewMut2;
-use ndrustfft::{FftHandler, Normalization, ndfft_inplace, ndifft_inplace};
+use ndrustfft::{FftHandler, Normalization};
 use num_complex::Complex32;
 use rayon::prelude::*;
 
 use crate::{Array, DType, Error, Result};
 
-/// Rows of the image, or columns, that one task transforms. Eight complex64 are one cache line of a row, so a task that
-/// gathers columns uses all it reads.
-const LANES: usize = 8;
+mod passes;
 
 /// A planned transform of images of one size: the plans are made once and shared, so keep it beside what uses it.
 ///
@@ -27,6 +25,26 @@ pub struct Fourier {
     centred: bool,
     along_width: FftHandler<f32>,
     along_height: FftHandler<f32>,
+    /// Images between two passes, kept: fresh pages from the system cost as much as a pass.
+    buffers: Arc<Mutex<Vec<Vec<Complex32>>>>,
+}
+
+/// Factors of the positions of k-space, and which columns have any that is not zero.
+#[derive(Clone, Debug)]
+pub(crate) struct Weights {
+    values: Vec<f32>,
+    columns: Vec<bool>,
+}
+
+impl Weights {
+    /// Of `[height, width]` factors in C order.
+    pub(crate) fn new(values: Vec<f32>, width: usize) -> Self {
+        let mut columns = vec![false; width];
+        for row in values.chunks_exact(width) {
+            columns.iter_mut().zip(row).for_each(|(used, &v)| *used |= v != 0.0);
+        }
+        Self { values, columns }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -55,7 +73,8 @@ impl Fourier {
 
     fn new(height: usize, width: usize, centred: bool) -> Self {
         let plan = |n: usize| FftHandler::new(n.max(1)).normalization(Normalization::None);
-        Self { height, width, centred, along_width: plan(width), along_height: plan(height) }
+        let (along_width, along_height) = (plan(width), plan(height));
+        Self { height, width, centred, along_width, along_height, buffers: Arc::default() }
     }
 
     /// `F x` of a real or complex array `[..., height, width]`; complex.
@@ -63,7 +82,7 @@ impl Fourier {
     /// # Errors
     /// [`Error::Shape`] if the last two axes are not `height` and `width`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        self.transform(x, Direction::Forward, |v| v)
+        self.transform(x, Direction::Forward, None, |v| v)
     }
 
     /// `F^-1 x = F^H x` of a real or complex array `[..., height, width]`; complex.
@@ -71,7 +90,7 @@ impl Fourier {
     /// # Errors
     /// As [`Fourier::forward`].
     pub fn inverse(&self, x: &Array) -> Result<Array> {
-        self.transform(x, Direction::Inverse, |v| v)
+        self.transform(x, Direction::Inverse, None, |v| v)
     }
 
     /// `Re F^H x`, the adjoint of [`Fourier::forward`] on real images in the inner product `Re <a, b>`; real.
@@ -79,10 +98,31 @@ impl Fourier {
     /// # Errors
     /// As [`Fourier::forward`].
     pub fn inverse_real(&self, x: &Array) -> Result<Array> {
-        self.transform(x, Direction::Inverse, |v| v.re)
+        self.transform(x, Direction::Inverse, None, |v| v.re)
     }
 
-    fn transform<T>(&self, x: &Array, direction: Direction, store: fn(Complex32) -> T) -> Result<Array>
+    /// `W F x`; columns of k-space without weight are not computed.
+    pub(crate) fn forward_weighted(&self, x: &Array, weights: &Weights) -> Result<Array> {
+        self.transform(x, Direction::Forward, Some(weights), |v| v)
+    }
+
+    /// `F^H W k`; columns of k-space without weight are not read.
+    pub(crate) fn inverse_weighted(&self, k: &Array, weights: &Weights) -> Result<Array> {
+        self.transform(k, Direction::Inverse, Some(weights), |v| v)
+    }
+
+    /// `Re F^H W k`.
+    pub(crate) fn inverse_weighted_real(&self, k: &Array, weights: &Weights) -> Result<Array> {
+        self.transform(k, Direction::Inverse, Some(weights), |v| v.re)
+    }
+
+    fn transform<T>(
+        &self,
+        x: &Array,
+        direction: Direction,
+        weights: Option<&Weights>,
+        store: fn(Complex32) -> T,
+    ) -> Result<Array>
     where
         T: Copy + Default + Send + Sync,
         Array: From<ndarray::ArrayD<T>>,
@@ -101,73 +141,20 @@ impl Fourier {
                 DType::F32 => {
                     let x = x.as_f32()?;
                     let load = |v: f32| Complex32::new(v, 0.0);
-                    planes.for_each(|(i, out)| self.plane(&x[i * plane..][..plane], out, direction, load, store));
+                    planes.for_each(|(i, out)| {
+                        self.plane(&x[i * plane..][..plane], out, direction, weights, load, store)
+                    });
                 }
                 DType::Complex64 => {
                     let x = x.as_complex()?;
-                    planes.for_each(|(i, out)| self.plane(&x[i * plane..][..plane], out, direction, |v| v, store));
+                    planes.for_each(|(i, out)| {
+                        self.plane(&x[i * plane..][..plane], out, direction, weights, |v| v, store)
+                    });
                 }
             }
         }
         let out = ndarray::ArrayD::from_shape_vec(shape, out).expect("as many elements as the input");
         Ok(out.into())
-    }
-
-    /// One image. The shifts ride on the copies that the two passes need anyway.
-    fn plane<S, T>(
-        &self,
-        x: &[S],
-        out: &mut [T],
-        direction: Direction,
-        load: impl Fn(S) -> Complex32 + Sync,
-        store: impl Fn(Complex32) -> T + Sync,
-    ) where
-        S: Copy + Sync,
-        T: Send,
-    {
-        let (h, w) = (self.height, self.width);
-        let zero = Complex32::new(0.0, 0.0);
-        // ifftshift reads from i + n / 2, fftshift from i + (n + 1) / 2, modulo n.
-        let (in_h, in_w) = if self.centred { (h / 2, w / 2) } else { (0, 0) };
-        let (out_h, out_w) = if self.centred { (h.div_ceil(2), w.div_ceil(2)) } else { (0, 0) };
-
-        let mut rows = vec![zero; h * w];
-        rows.par_chunks_mut(LANES * w).enumerate().for_each(|(block, chunk)| {
-            for (i, row) in chunk.chunks_exact_mut(w).enumerate() {
-                let source = &x[(block * LANES + i + in_h) % h * w..][..w];
-                let (tail, head) = source.split_at(in_w);
-                row.iter_mut().zip(head.iter().chain(tail)).for_each(|(to, &from)| *to = load(from));
-            }
-            lanes(chunk, w, &self.along_width, direction);
-        });
-
-        let mut columns = vec![zero; h * w];
-        columns.par_chunks_mut(LANES * h).enumerate().for_each(|(block, chunk)| {
-            for (i, row) in rows.chunks_exact(w).enumerate() {
-                let row = &row[block * LANES..][..chunk.len() / h];
-                row.iter().zip(chunk.chunks_exact_mut(h)).for_each(|(&from, column)| column[i] = from);
-            }
-            lanes(chunk, h, &self.along_height, direction);
-        });
-
-        let scale = (1.0 / ((h * w) as f64).sqrt()) as f32;
-        out.par_chunks_mut(LANES * w).enumerate().for_each(|(block, chunk)| {
-            for j in 0..w {
-                let column = &columns[(j + out_w) % w * h..][..h];
-                for (i, row) in chunk.chunks_exact_mut(w).enumerate() {
-                    row[j] = store(column[(block * LANES + i + out_h) % h] * scale);
-                }
-            }
-        });
-    }
-}
-
-/// The one-dimensional transform of each lane of `n` elements, in place, without a factor.
-fn lanes(chunk: &mut [Complex32], n: usize, plan: &FftHandler<f32>, direction: Direction) {
-    let mut view = ArrayViewMut2::from_shape((chunk.len() / n, n), chunk).expect("whole lanes");
-    match direction {
-        Direction::Forward => ndfft_inplace(&mut view, plan, 1),
-        Direction::Inverse => ndifft_inplace(&mut view, plan, 1),
     }
 }
 

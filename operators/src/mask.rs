@@ -95,6 +95,9 @@ impl ForwardOperator for Mask {
     fn spectral(&self, y: &Array, f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         Ok(Some(self.keep(y)?.scale(f(1.0))))
     }
+    fn support(&self) -> Option<Array> {
+        Some(self.kept.clone())
+    }
     fn facts(&self) -> Vec<Fact> {
         self.facts.clone()
     }

@@ -13,7 +13,7 @@
 
 use std::sync::OnceLock;
 
-use crate::fourier::Fourier;
+use crate::fourier::{Fourier, Weights};
 use crate::sampling::Pattern;
 use crate::{Array, DType, Error, Fact, ForwardOperator, Result, Space, solve};
 
@@ -32,9 +32,9 @@ pub struct Mri {
     pattern: Pattern,
     image: Image,
     /// `M`.
-    mask: Array,
+    mask: Weights,
     /// `P`, the squared singular values, where `F` diagonalises `A^H A`.
-    power: Option<Array>,
+    power: Option<Vec<f32>>,
     /// `e^(i phi)` of [`Image::Phase`].
     phase: Option<Array>,
     /// The norm where it takes an iteration.
@@ -53,8 +53,8 @@ impl Mri {
         }
         let shape = [1, pattern.height(), pattern.width()];
         let (power, phase) = match &image {
-            Image::Complex => (Some(pattern.to_array()), None),
-            Image::Real => (Some(pattern.to_symmetrised_array()), None),
+            Image::Complex => (Some(pattern.to_weights()), None),
+            Image::Real => (Some(pattern.to_symmetrised_weights()), None),
             Image::Phase { radians, .. } => {
                 (None, Some(image::unit_phase(radians, shape[1..].try_into().expect("two"))?))
             }
@@ -63,7 +63,7 @@ impl Mri {
             domain: if image == Image::Complex { Space::complex(&shape) } else { Space::real(&shape) },
             range: Space::complex(&shape),
             fourier: Fourier::centred(shape[1], shape[2]),
-            mask: pattern.to_array(),
+            mask: Weights::new(pattern.to_weights(), shape[2]),
             pattern,
             image,
             power,
@@ -77,23 +77,22 @@ impl Mri {
         &self.pattern
     }
 
-    /// `C^H F^H k`.
-    fn image_of(&self, k: &Array) -> Result<Array> {
+    /// `C^H F^H W k`.
+    fn image_of(&self, k: &Array, weights: &Weights) -> Result<Array> {
         match (&self.phase, self.domain.dtype()) {
-            (Some(phase), _) => Ok(self.fourier.inverse(k)?.mul(&phase.conj())?.real()),
-            (None, DType::F32) => self.fourier.inverse_real(k),
-            (None, DType::Complex64) => self.fourier.inverse(k),
+            (Some(phase), _) => Ok(self.fourier.inverse_weighted(k, weights)?.mul(&phase.conj())?.real()),
+            (None, DType::F32) => self.fourier.inverse_weighted_real(k, weights),
+            (None, DType::Complex64) => self.fourier.inverse_weighted(k, weights),
         }
     }
 
-    /// `C^H F^H g(P) k`; `None` where `F` does not diagonalise `A^H A`.
-    fn filtered_image_of(&self, k: &Array, g: impl Fn(f64) -> f64) -> Result<Option<Array>> {
-        let Some(power) = &self.power else { return Ok(None) };
+    /// `g(P)` where `keep` says so, zero elsewhere; `None` where `F` does not diagonalise `A^H A`.
+    fn filter(&self, g: impl Fn(f64) -> f64, keep: impl Fn(usize) -> bool) -> Option<Weights> {
         // P is 0, 1/2 or 1.
         let g = [g(0.0), g(0.5), g(1.0)].map(|v| v as f32);
-        let weights = power.as_f32()?.iter().map(|&p| g[(2.0 * p) as usize]).collect();
-        let weights = Array::from_vec(power.shape(), weights)?;
-        Ok(Some(self.image_of(&k.mul(&weights)?)?))
+        let value = |(at, &p): (usize, &f32)| if keep(at) { g[(2.0 * p) as usize] } else { 0.0 };
+        let values = self.power.as_ref()?.iter().enumerate().map(value).collect();
+        Some(Weights::new(values, self.pattern.width()))
     }
 }
 
@@ -108,26 +107,26 @@ impl ForwardOperator for Mri {
 
     fn apply(&self, x: &Array) -> Result<Array> {
         self.domain.check(x, "mri: the image")?;
-        let k = match &self.phase {
-            Some(phase) => self.fourier.forward(&x.cast(DType::Complex64).mul(phase)?)?,
-            None => self.fourier.forward(x)?,
-        };
-        k.mul(&self.mask)
+        match &self.phase {
+            Some(phase) => self.fourier.forward_weighted(&x.cast(DType::Complex64).mul(phase)?, &self.mask),
+            None => self.fourier.forward_weighted(x, &self.mask),
+        }
     }
 
     fn adjoint(&self, y: &Array) -> Result<Array> {
         self.range.check(y, "mri: the k-space")?;
-        self.image_of(&y.mul(&self.mask)?)
+        self.image_of(y, &self.mask)
     }
 
     fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
-        let image = self.fourier.inverse(&y.mul(&self.mask)?)?;
+        self.range.check(y, "mri: the k-space")?;
+        let image = self.fourier.inverse_weighted(y, &self.mask)?;
         Ok(("zero-filled", if self.domain.dtype() == DType::F32 { image.abs() } else { image }))
     }
 
     fn norm(&self) -> Result<f64> {
         if let Some(power) = &self.power {
-            return Ok(f64::from(power.as_f32()?.iter().copied().fold(0.0, f32::max)).sqrt());
+            return Ok(f64::from(power.iter().copied().fold(0.0, f32::max)).sqrt());
         }
         if let Some(norm) = self.norm.get() {
             return Ok(*norm);
@@ -145,21 +144,23 @@ impl ForwardOperator for Mri {
 
     fn solve_normal(&self, b: &Array, lambda: f64) -> Result<Array> {
         self.domain.check(b, "mri: the right-hand side")?;
-        if self.power.is_none() || !(lambda > 0.0 && lambda.is_finite()) {
-            return solve::solve_normal(self, b, lambda);
+        match self.filter(|p| 1.0 / (p + lambda), |_| true) {
+            Some(weights) if lambda > 0.0 && lambda.is_finite() => self.image_of(&self.fourier.forward(b)?, &weights),
+            _ => solve::solve_normal(self, b, lambda),
         }
-        let solved = self.filtered_image_of(&self.fourier.forward(b)?, |p| 1.0 / (p + lambda))?;
-        Ok(solved.expect("diagonal in k-space, as just checked"))
     }
 
     /// `V f(S) U^H y = V (f(S) / S) V^H A^H y`.
     fn spectral(&self, y: &Array, f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         self.range.check(y, "mri: the k-space")?;
-        self.filtered_image_of(&y.mul(&self.mask)?, |p| if p > 0.0 { f(p.sqrt()) / p.sqrt() } else { 0.0 })
+        let mask = self.pattern.mask();
+        // Where the mask is one, P is not zero.
+        let weights = self.filter(|p| if p > 0.0 { f(p.sqrt()) / p.sqrt() } else { 0.0 }, |at| mask[at]);
+        weights.map(|weights| self.image_of(y, &weights)).transpose()
     }
 
     fn support(&self) -> Option<Array> {
-        Some(self.mask.clone())
+        Some(self.pattern.to_array())
     }
 
     fn facts(&self) -> Vec<Fact> {

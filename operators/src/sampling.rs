@@ -1,15 +1,14 @@
 //! Which positions of k-space are measured: patterns of zeros and ones on the centred Cartesian grid.
 
+use crate::files::{is_npy, read_gray_picture, read_npy, unusable};
 use crate::{Array, Error, Fact, Result};
 
 pub mod fastmri;
-mod file;
 pub mod mt19937;
 pub mod poisson_disc;
 pub mod radial;
 
 pub use fastmri::Lines;
-pub(crate) use file::read_numbers;
 pub use poisson_disc::PoissonDisc;
 pub use radial::{Angles, Radial};
 
@@ -59,19 +58,20 @@ impl Pattern {
 
     /// The pattern as zeros and ones, `[1, 1, height, width]`.
     pub fn to_array(&self) -> Array {
-        self.map(|at| if self.mask[at] { 1.0 } else { 0.0 })
+        let shape = [1, 1, self.height, self.width];
+        Array::from_vec(&shape, self.to_weights()).expect("one value per position")
     }
 
-    /// The symmetrised pattern `(m(k) + m(-k)) / 2`, `[1, 1, height, width]`: what a real image leaves to be known, since
-    /// its spectrum is Hermitian.
-    pub fn to_symmetrised_array(&self) -> Array {
-        let at = |index: usize| f32::from(u8::from(self.mask[index]));
-        self.map(|index| 0.5 * (at(index) + at(mirror(index, self.height, self.width))))
+    /// The pattern as zeros and ones, in C order.
+    pub fn to_weights(&self) -> Vec<f32> {
+        self.mask.iter().map(|&sampled| f32::from(u8::from(sampled))).collect()
     }
 
-    fn map(&self, value: impl Fn(usize) -> f32) -> Array {
-        let values = (0..self.mask.len()).map(value).collect();
-        Array::from_vec(&[1, 1, self.height, self.width], values).expect("one value per position")
+    /// The symmetrised pattern `(m(k) + m(-k)) / 2`, in C order: what a real image leaves to be known, since its spectrum is
+    /// Hermitian.
+    pub fn to_symmetrised_weights(&self) -> Vec<f32> {
+        let count = |at: usize| u8::from(self.mask[at]) + u8::from(self.mask[mirror(at, self.height, self.width)]);
+        (0..self.mask.len()).map(|at| 0.5 * f32::from(count(at))).collect()
     }
 
     /// Number of sampled positions.
@@ -103,14 +103,14 @@ impl Pattern {
         facts
     }
 
-    /// From a file: a `.npy` array or an image, `[width]` (columns) or `[height, width]`; what is not zero is sampled.
+    /// From a file: a `.npy` array or a picture in grey, `[width]` (columns) or `[height, width]`; what is not zero is sampled.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read, has another size (both are named), or samples nothing.
     pub fn from_file(path: &std::path::Path, height: usize, width: usize) -> Result<Self> {
-        let values = read_numbers(path)?;
+        let values = if is_npy(path) { read_npy(path)? } else { read_gray_picture(path)?.into_dyn() };
         let sampled: Vec<bool> = values.iter().map(|&v| v != 0.0).collect();
-        let fail = |reason: String| Error::File { path: path.into(), reason };
+        let fail = |reason: String| unusable(path, reason);
         if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
             return Err(fail(format!("expected zeros and ones, got {bad}")));
         }
@@ -157,7 +157,6 @@ mod tests {
         let pattern = Pattern::from_columns(3, &[true, false, false, true], Vec::new());
         assert_eq!((pattern.sampled(), pattern.acceleration()), (6, 2.0));
         assert_eq!(pattern.symmetrised_fraction(), 0.75);
-        let symmetrised = pattern.to_symmetrised_array();
-        assert_eq!(symmetrised.as_f32().unwrap()[..4], [1.0, 0.5, 0.0, 0.5]);
+        assert_eq!(pattern.to_symmetrised_weights()[..4], [1.0, 0.5, 0.0, 0.5]);
     }
 }

@@ -5,6 +5,9 @@ use crate::{Array, Error, ForwardOperator, Noise, Result, Stream};
 /// Relative residual at which conjugate gradients stop.
 const TOLERANCE: f64 = 1e-6;
 const MAX_ITERATIONS: usize = 500;
+/// An operator whose singular values reach down to the cut needs about `1 / rcond` iterations in theory; by this many the data
+/// are explained to `rcond` in practice.
+const MAX_LEAST_SQUARES_ITERATIONS: usize = 1000;
 
 /// Conjugate gradients for `M x = b`, `M` symmetric positive (semi-)definite, started at zero: Hestenes and Stiefel (1952).
 ///
@@ -80,11 +83,58 @@ pub(crate) fn solve_normal<A: ForwardOperator + ?Sized>(a: &A, b: &Array, lambda
     conjugate_gradient(|x| a.normal(x)?.combine(1.0, x, lambda), b, TOLERANCE, MAX_ITERATIONS)
 }
 
-/// `A^+ y` by conjugate gradients on `A^H A x = A^H y`, damped by `(rcond ||A||)^2` so that singular values below the cut do
-/// not enter.
+/// `A^+ y`: least squares by CGLS (Hestenes and Stiefel 1952, section 10), which keeps the residual of the measurement and so
+/// loses less to rounding than the normal equations. Damped by `(rcond ||A||)^2`, so that singular values below the cut do not
+/// enter.
+///
+/// An item stops by the rules of LSQR (Paige and Saunders 1982), `tol = rcond / 10`: `||r|| <= tol ||A|| ||x||`, or a gradient of
+/// at most `tol ||A|| ||r||`.
 pub(crate) fn pseudo_inverse<A: ForwardOperator + ?Sized>(a: &A, y: &Array) -> Result<Array> {
-    let cut = (a.rcond() * a.norm()?).powi(2);
-    conjugate_gradient(|x| a.normal(x)?.combine(1.0, x, cut), &a.adjoint(y)?, TOLERANCE, MAX_ITERATIONS)
+    preconditioned_pseudo_inverse(a, y, |s| Ok(s.clone()))
+}
+
+/// As [`pseudo_inverse`], with `precondition` a positive approximation of `(A^H A + damping)^-1`.
+pub(crate) fn preconditioned_pseudo_inverse<A: ForwardOperator + ?Sized>(
+    a: &A,
+    y: &Array,
+    precondition: impl Fn(&Array) -> Result<Array>,
+) -> Result<Array> {
+    let norm = a.norm()?;
+    let damping = (a.rcond() * norm).powi(2);
+    let bound = (0.1 * a.rcond() * norm).powi(2);
+    let mut r = y.clone();
+    let mut s = a.adjoint(y)?;
+    let mut x = s.scale(0.0);
+    let mut p = precondition(&s)?;
+    let (mut ss, mut sz) = (squares(&s)?, inner(&s, &p)?);
+    let mut finished = vec![false; ss.len()];
+    for _ in 0..MAX_LEAST_SQUARES_ITERATIONS {
+        let (rr, xx) = (squares(&r)?, squares(&x)?);
+        for i in 0..ss.len() {
+            finished[i] |= ss[i] <= bound * rr[i] || rr[i] <= bound * xx[i];
+        }
+        if finished.iter().all(|&done| done) {
+            break;
+        }
+        let q = a.apply(&p)?;
+        let (qq, pp) = (squares(&q)?, squares(&p)?);
+        // A finished item keeps steps of zero, so its solution stays as it is.
+        let per_item = |f: &dyn Fn(usize) -> f64| -> Result<Array> {
+            factors(&finished.iter().enumerate().map(|(i, &done)| if done { 0.0 } else { f(i) }).collect::<Vec<_>>())
+        };
+        let alpha = per_item(&|i| sz[i] / (qq[i] + damping * pp[i]))?;
+        if !alpha.is_finite() {
+            return Err(Error::Numerical { what: "pseudo-inverse".into(), reason: "a step is not finite".into() });
+        }
+        x.add_scaled(1.0, &p.scale_items(&alpha)?)?;
+        r.add_scaled(-1.0, &q.scale_items(&alpha)?)?;
+        s = a.adjoint(&r)?.combine(1.0, &x, -damping)?;
+        let z = precondition(&s)?;
+        let previous = std::mem::replace(&mut sz, inner(&s, &z)?);
+        p = z.add(&p.scale_items(&per_item(&|i| sz[i] / previous[i])?)?)?;
+        ss = squares(&s)?;
+    }
+    Ok(x)
 }
 
 /// `||A||` by power iteration on `A^H A`, to about 1e-6 relative where the largest singular values are separated.

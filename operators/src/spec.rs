@@ -89,12 +89,14 @@ impl Spec {
                 None => entry.name().to_string(),
             });
             let known = known.collect::<Vec<_>>().join(", ");
+            let known = known + &suggestion(&self.name, entries.iter().map(Entry::name));
             return Err(Error::Unknown { kind: kind.into(), name: self.name.clone(), known });
         };
         for key in spec.values.keys() {
             if !entry.parameters().iter().any(|parameter| parameter.name == key) {
                 let known: Vec<_> = entry.parameters().iter().map(|parameter| parameter.name).collect();
-                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                let near = suggestion(key, known.iter().copied());
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") + &near };
                 return Err(Error::Unknown {
                     kind: format!("parameter of {}", entry.name()),
                     name: key.clone(),
@@ -191,6 +193,58 @@ pub trait Entry {
     fn parameters(&self) -> &'static [Parameter];
 }
 
+/// `; did you mean ...?` for the known name nearest to `name`, where one is near; the factor of `mri-4x` is not compared.
+fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let stem = match name.rsplit_once('-') {
+        Some((stem, factor)) if factor.ends_with('x') => stem,
+        _ => name,
+    };
+    let near = 1 + stem.len() / 4;
+    let nearest =
+        known.map(|known| (edit_distance(stem, known), known)).min().filter(|(distance, _)| *distance <= near);
+    nearest.map_or_else(String::new, |(_, known)| format!("; did you mean `{known}{}`?", &name[stem.len()..]))
+}
+
+/// Insertions, deletions, substitutions and exchanges of neighbours that turn `a` into `b` (optimal string alignment).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let substituted = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = substituted.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
 fn parameter_error(what: &str, name: &str, reason: String) -> Error {
     Error::Parameter { what: what.into(), name: name.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_name_gets_a_suggestion() {
+        let said = |name: &str| crate::build(&name.parse().unwrap(), &crate::Context::new(1, 16, 16)).unwrap_err();
+        assert!(said("mir-4x").to_string().ends_with("; did you mean `mri-4x`?"), "{}", said("mir-4x"));
+        assert!(said("blur-gausian:sigma=3").to_string().contains("did you mean `blur-gaussian`?"));
+        assert!(said("mri:acel=4").to_string().contains("did you mean `accel`?"));
+        assert!(!said("teleport").to_string().contains("did you mean"));
+    }
+
+    #[test]
+    fn edit_distances() {
+        for (a, b, expected) in [("", "abc", 3), ("mir", "mri", 1), ("kitten", "sitting", 3), ("same", "same", 0)] {
+            assert_eq!((edit_distance(a, b), edit_distance(b, a)), (expected, expected), "{a} {b}");
+        }
+    }
 }

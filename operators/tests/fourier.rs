@@ -1,5 +1,7 @@
 //! The Fourier transform against its definition.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use num_complex::{Complex32, Complex64};
 use operators::fourier::{Fourier, fft2, ifft2};
 use operators::{Array, Noise, Space, Stream};

@@ -6,10 +6,10 @@
 pub enum Family {
     /// 1 vanishing moment, 2 taps: Haar.
     Haar,
-    /// 2 vanishing moments, 4 taps, also called D4; BART's `dau2`.
-    Db2,
-    /// 4 vanishing moments, 8 taps, also called D8; the default of SigPy.
+    /// 2 vanishing moments, 4 taps: Daubechies-4 or D4 by the number of taps, the default of BART (`dau2`).
     #[default]
+    Db2,
+    /// 4 vanishing moments, 8 taps: D8 by the number of taps, the default of SigPy.
     Db4,
 }
 

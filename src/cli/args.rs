@@ -234,6 +234,8 @@ pub enum DeviceArg {
     Auto,
     /// The processor.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
 /// Definition of PSNR and SSIM.

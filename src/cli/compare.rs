@@ -37,7 +37,11 @@ pub fn run(args: &Metrics) -> anyhow::Result<()> {
         .enumerate()
         .map(|(t, s)| vec![t.to_string(), number(s.psnr, 3), number(s.ssim, 5), number(s.nmse, 6), number(s.lpips, 4)])
         .collect();
-    super::print(&format!("{}convention {}\n", table(&["volume", "PSNR dB", "SSIM", "NMSE", "LPIPS"], &rows), convention.name()))
+    super::print(&format!(
+        "{}convention {}\n",
+        table(&["volume", "PSNR dB", "SSIM", "NMSE", "LPIPS"], &rows),
+        convention.name()
+    ))
 }
 
 /// `[slices, channels, H, W]`; the slice axis is that of the reference file's header in both, because their shapes agree.

@@ -12,6 +12,11 @@ pub struct Usage(pub String);
 #[error("{0}")]
 pub struct BadInput(pub String);
 
+/// A device that is not there, or that this build cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoDevice(pub String);
+
 /// 2 usage, 3 input (and output files), 4 model, 5 device, 6 numerical, 130 interrupted, 1 anything else.
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let code = error.chain().find_map(|cause| {
@@ -21,10 +26,17 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<BadInput>() {
             return Some(3);
         }
+        if cause.is::<NoDevice>() {
+            return Some(5);
+        }
         if let Some(error) = cause.downcast_ref::<recon::Error>() {
             return Some(of_recon(error));
         }
-        cause.downcast_ref::<operators::Error>().map(of_operators)
+        if let Some(error) = cause.downcast_ref::<operators::Error>() {
+            return Some(of_operators(error));
+        }
+        // Only files are read and written.
+        cause.is::<std::io::Error>().then_some(3)
     });
     ExitCode::from(code.unwrap_or(1))
 }

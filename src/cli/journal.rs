@@ -32,10 +32,10 @@ impl Journal {
         output.with_file_name(format!(".{name}.partial"))
     }
 
-    /// Fails early where `open` would.
-    pub fn check(output: &Path, key: &str, resume: bool, force: bool) -> anyhow::Result<()> {
+    /// Whether `resume` finds this run here. Fails early where `open` would.
+    pub fn check(output: &Path, key: &str, resume: bool, force: bool) -> anyhow::Result<bool> {
         let folder = Self::folder(output);
-        let Ok(found) = std::fs::read_to_string(folder.join("key.json")) else { return Ok(()) };
+        let Ok(found) = std::fs::read_to_string(folder.join("key.json")) else { return Ok(false) };
         if !resume && !force {
             let message = format!(
                 "{}: an interrupted run is here; --resume goes on with it, --force starts anew",
@@ -45,27 +45,50 @@ impl Journal {
         }
         if resume && found != key {
             let message = format!(
-                "{}: cannot resume: the interrupted run had another input or other options:\n  it had   {found}\n  this has {key}",
-                folder.display()
+                "{}: cannot resume, the interrupted run had another input or other options ({}); without --resume, --force \
+                 starts anew",
+                folder.display(),
+                differences(&found, key)
             );
             return Err(Usage(message).into());
         }
-        Ok(())
+        Ok(resume)
     }
 
     /// Opens the journal of a run that `key` describes in full: input, weights and every option that changes the result.
     pub fn open(output: &Path, key: &str, resume: bool, force: bool) -> anyhow::Result<Self> {
-        Self::check(output, key, resume, force)?;
+        let resumed = Self::check(output, key, resume, force)?;
         let folder = Self::folder(output);
-        let resumed = resume && folder.join("key.json").exists();
+        let failed = || format!("{}: cannot keep finished slices here", folder.display());
         if folder.exists() && !resumed {
-            std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            std::fs::remove_dir_all(&folder).with_context(failed)?;
         }
         if !resumed {
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            std::fs::create_dir_all(&folder).with_context(failed)?;
             recon::io::write_atomic(&folder.join("key.json"), true, |w| w.write_all(key.as_bytes()))?;
         }
         Ok(Self { folder, resumed })
+    }
+
+    /// Whether an earlier run is continued: what it wrote may be overwritten.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// How many slices of the run of `output` are finished.
+    pub fn finished(output: &Path) -> usize {
+        let Ok(files) = std::fs::read_dir(Self::folder(output)) else { return 0 };
+        files.flatten().filter(|file| file.path().extension().is_some_and(|e| e == "f32")).count()
+    }
+
+    /// The run failed: keeps the slices that are finished, if there are any, and says how many.
+    pub fn keep(self, output: &Path) -> usize {
+        let finished = Self::finished(output);
+        if finished == 0 {
+            // What cannot be removed now is removed by the next run.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+        finished
     }
 
     fn file(&self, volume: usize, slice: usize) -> PathBuf {
@@ -100,4 +123,18 @@ impl Journal {
     pub fn remove(self) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&self.folder).with_context(|| self.folder.display().to_string())
     }
+}
+
+/// The fields of two keys that differ, in words.
+fn differences(found: &str, key: &str) -> String {
+    let fields = |text: &str| serde_json::from_str::<serde_json::Map<_, _>>(text).unwrap_or_default();
+    let (found, key) = (fields(found), fields(key));
+    let differing = key.iter().filter(|(name, value)| found.get(*name) != Some(value));
+    let words: Vec<String> = differing
+        .map(|(name, value)| match found.get(name) {
+            Some(old) => format!("{name}: {old} then, {value} now"),
+            None => format!("{name}: {value} now"),
+        })
+        .collect();
+    if words.is_empty() { "it cannot be read".into() } else { words.join("; ") }
 }

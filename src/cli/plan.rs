@@ -6,10 +6,12 @@ use std::time::Instant;
 use operators::spec::Entry as _;
 use operators::{Array, Device, Spec};
 use recon::denoiser::{Denoiser, Flat};
+use recon::io::{Crop, Sink};
+use recon::report::sidecar::{HashedFile, OperatorRecord, Sidecar};
 use recon::samplers::{self, SAMPLERS, Sampler};
 
-use super::args::Reconstruct;
-use super::exit::Usage;
+use super::args::{DeviceArg, Reconstruct};
+use super::exit::{NoDevice, Usage};
 use super::journal::Journal;
 use super::outputs::{Outputs, check_distinct};
 use super::prior::Prior;
@@ -46,11 +48,16 @@ pub struct FilePlan {
     pub key: String,
     /// Whether an earlier run wrote everything (`--resume`).
     pub done: bool,
+    /// Slices that an earlier run finished (`--resume`).
+    pub finished: usize,
 }
 
 impl Plan {
     /// Resolves everything and checks that it fits together.
     pub fn new(args: &Reconstruct) -> anyhow::Result<Self> {
+        if let DeviceArg::Cuda = args.device {
+            return Err(NoDevice("--device cuda: this version computes on the CPU; expected auto or cpu".into()).into());
+        }
         let spec = args.sampler.clone().map_or_else(|| DEFAULT_SAMPLER.parse(), Ok)?;
         let sampler = samplers::build(&spec)?;
         let (denoise, vjp) = sampler.evaluations();
@@ -63,6 +70,13 @@ impl Plan {
         if samples > 1 && !uses_prior {
             return Err(Usage(format!("--samples {samples}: {} is deterministic, it has one result", spec.name)).into());
         }
+        if args.preview.is_some() && args.inputs.len() > 1 {
+            return Err(Usage("--preview: expected one input".into()).into());
+        }
+        if let Some(path) = args.preview.as_deref().filter(|path| path.extension().is_none_or(|e| e != "png")) {
+            return Err(Usage(format!("--preview {}: expected a name that ends in .png", path.display())).into());
+        }
+        args.measure.op.resolve("operator", operators::OPERATORS)?;
         let prior = uses_prior.then(|| Prior::load(&args.prior)).transpose()?;
         let mut plan = Self { sampler, spec, samples, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
@@ -70,12 +84,6 @@ impl Plan {
         for (input, outputs) in args.inputs.iter().zip(outputs) {
             let file = plan.file(args, input, outputs)?;
             plan.files.push(file);
-        }
-        if let Some(preview) = args.preview.as_deref().filter(|path| path.exists() && !args.measure.force) {
-            return Err(super::exit::BadInput(format!("{}: exists; --force overwrites it", preview.display())).into());
-        }
-        if args.preview.is_some() && args.inputs.len() > 1 {
-            return Err(Usage("--preview: expected one input".into()).into());
         }
         Ok(plan)
     }
@@ -87,22 +95,32 @@ impl Plan {
             None => Box::new(Flat::new(target.operator.domain())),
         };
         let key = self.key(args, &target);
-        let done = args.resume && outputs.are_complete();
-        if !done {
-            outputs.check(&args.inputs, args.measure.force)?;
-            Journal::check(&outputs.reconstruction, &key, args.resume, args.measure.force)?;
+        let mut file = FilePlan { target, denoiser, outputs, key, done: false, finished: 0 };
+        file.done = args.resume && file.outputs.are_complete() && file.is_of_sidecar();
+        if file.done {
+            return Ok(file);
         }
-        Ok(FilePlan { target, denoiser, outputs, key, done })
+        let output = &file.outputs.reconstruction;
+        let resumed = Journal::check(output, &file.key, args.resume, args.measure.force)?;
+        if resumed {
+            file.finished = Journal::finished(output);
+        }
+        file.outputs.check(&args.inputs, args.measure.force || resumed)?;
+        // Dropped at once, it leaves nothing: a format that cannot hold the result should not be found out after hours.
+        let (source, crop) = (&file.target.source, file.crop(args));
+        Sink::create(output, source, crop, source.shape().t, "", true)?;
+        Ok(file)
     }
 
     /// Everything that changes a slice's result.
     fn key(&self, args: &Reconstruct, target: &Target) -> String {
-        let weights = self.prior.as_ref().map(|prior| prior.sha256());
+        let weights = self.prior.as_ref().map(|prior| prior.card().sha256.clone());
         let measure = &args.measure;
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "input": target.hash.sha256,
+            "inputs": target.files.iter().map(|file| file.sha256.as_str()).collect::<Vec<_>>(),
             "operator": measure.op.to_string(),
+            "realised": OperatorRecord::new("", &target.operator.facts(), 0.0).realised,
             "noise": target.noise.to_string(),
             "seed": measure.seed,
             "scale": measure.scale,
@@ -118,6 +136,11 @@ impl Plan {
     /// Slices over all files and volumes.
     pub fn slices(&self) -> usize {
         self.files.iter().filter(|file| !file.done).map(FilePlan::slices).sum()
+    }
+
+    /// Those of them that an earlier run finished.
+    pub fn finished(&self) -> usize {
+        self.files.iter().map(|file| file.finished.min(file.slices())).sum()
     }
 
     /// Seconds that the network evaluations will take here, from timing one of each size; `None` for a method without.
@@ -140,7 +163,7 @@ impl Plan {
             };
             // A pull-back costs about as much as an evaluation, and keeping what it needs a little more.
             let per_image = one * (denoise as f64 + 1.3 * vjp as f64);
-            seconds += per_image * (file.slices() * self.samples) as f64;
+            seconds += per_image * (file.slices().saturating_sub(file.finished) * self.samples) as f64;
         }
         Ok(Some(seconds))
     }
@@ -150,6 +173,23 @@ impl FilePlan {
     /// Slices over all volumes.
     pub fn slices(&self) -> usize {
         self.target.slices.len() * self.target.source.shape().t
+    }
+
+    /// The voxels that are written, if not all.
+    pub fn crop(&self, args: &Reconstruct) -> Option<Crop> {
+        args.measure.slices.is_some().then(|| self.target.slicing.crop(self.target.slices.clone()))
+    }
+
+    /// Names this run in the sidecar.
+    pub fn run(&self) -> String {
+        HashedFile::of_bytes("run", "", self.key.as_bytes()).sha256
+    }
+
+    /// Whether the sidecar that is there is of this run and these slices.
+    fn is_of_sidecar(&self) -> bool {
+        let path = &self.outputs.sidecar;
+        let sidecar = std::fs::read_to_string(path).ok().and_then(|json| Sidecar::from_json(&json, path).ok());
+        sidecar.is_some_and(|there| there.run == self.run() && there.geometry == self.target.geometry())
     }
 }
 
@@ -174,8 +214,11 @@ fn check_tuning(args: &Reconstruct, spec: &Spec) -> anyhow::Result<()> {
             .filter(|entry| entry.parameters.iter().any(|parameter| parameter.name == "lambda"))
             .map(|entry| entry.name)
             .collect();
-        let message =
-            format!("--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}", tunable.join(", "), spec.name);
+        let message = format!(
+            "--tune {parameter}: expected lambda, of a sampler that has it ({}), got {}",
+            tunable.join(", "),
+            spec.name
+        );
         return Err(Usage(message).into());
     }
     if args.samples.is_some_and(|samples| samples > 1) {

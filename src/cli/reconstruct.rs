@@ -1,7 +1,6 @@
 //! The main job: plan, then file by file, volume by volume.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use recon::io::{Sink, write_atomic};
 use recon::metrics::{Convention, Lpips, Scores};
 use recon::report::preview::{Row, png, preview};
 use recon::report::sidecar::{
-    Conventions, HashedFile, LAYOUT, OperatorRecord, PriorRecord, SamplerRecord, Sidecar, Software, Timings, VolumeRecord,
+    Conventions, LAYOUT, OperatorRecord, PriorRecord, SamplerRecord, Sidecar, Software, Timings, VolumeRecord,
     WrittenFile,
 };
 use recon::report::table::number;
@@ -26,11 +25,11 @@ const SIMULATED: &str = "the measurement was computed from the input image, whic
 
 /// `recon [OPTIONS] INPUT...`
 pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let mut started = Instant::now();
     let mut plan = Plan::new(args)?;
     let note = |text: &str| {
         if !args.measure.quiet {
-            eprintln!("{text}");
+            super::note(text);
         }
     };
     note(&describe(&plan)?);
@@ -45,12 +44,22 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
             note(&format!("{}: complete, skipped", plan.files[index].outputs.reconstruction.display()));
             continue;
         }
-        let sidecar = reconstruct(args, &mut plan, index, &mut bar, (convention, &lpips), started)?;
+        let sidecar = match reconstruct(args, &mut plan, index, &mut bar, (convention, &lpips), started) {
+            Ok(sidecar) => sidecar,
+            Err((error, kept)) => {
+                bar.clear();
+                if kept > 0 {
+                    note(&format!("{kept} finished slices are kept: --resume goes on with them"));
+                }
+                return Err(error);
+            }
+        };
+        started = Instant::now();
         for warning in &sidecar.warnings {
             note(&format!("warning: {}: {warning}", plan.files[index].target.source.path().display()));
         }
         match args.json {
-            true => print(&format!("{}\n", serde_json::to_string(&sidecar)?))?,
+            true => print(&format!("{}\n", sidecar.to_json_line()))?,
             false => print(&line(&plan.files[index], &sidecar))?,
         }
     }
@@ -80,16 +89,31 @@ fn describe(plan: &Plan) -> anyhow::Result<String> {
                 operators::FactValue::Text(words) => format!("{} {words}", fact.name),
             })
             .collect();
-        let _ = writeln!(text, "{}: {}, {}", target.source.path().display(), target.source.shape(), target.slicing.describe());
+        let _ = writeln!(
+            text,
+            "{}: {}, {}",
+            target.source.path().display(),
+            target.source.shape(),
+            target.slicing.describe()
+        );
         let _ = writeln!(text, "  simulated measurement: {}; noise {}", facts.join(", "), target.noise);
         let _ = writeln!(text, "  writes {}", file.outputs.reconstruction.display());
     }
     let (denoise, vjp) = plan.sampler.evaluations();
     let (slices, samples) = (plan.slices(), plan.samples);
     let _ = write!(text, "{slices} slices x {samples} samples with {}", plan.spec);
+    if plan.finished() > 0 {
+        let _ = write!(text, ", {} slices finished before", plan.finished());
+    }
+    let slices = slices - plan.finished();
     if let Some(seconds) = plan.seconds()? {
         let pull_backs = if vjp > 0 { format!(" and {} pull-backs", slices * samples * vjp) } else { String::new() };
-        let _ = write!(text, ": {} network evaluations{pull_backs}, about {}", slices * samples * denoise, duration(seconds));
+        let _ = write!(
+            text,
+            ": {} network evaluations{pull_backs}, about {}",
+            slices * samples * denoise,
+            duration(seconds)
+        );
     }
     Ok(text)
 }
@@ -102,6 +126,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
+/// One file; where that fails, also how many slices are kept for `--resume`.
 fn reconstruct(
     args: &Reconstruct,
     plan: &mut Plan,
@@ -109,14 +134,31 @@ fn reconstruct(
     bar: &mut Bar,
     metrics: (Convention, &Lpips),
     started: Instant,
+) -> Result<Sidecar, (anyhow::Error, usize)> {
+    let file = &plan.files[index];
+    let output = file.outputs.reconstruction.clone();
+    let journal = Journal::open(&output, &file.key, args.resume, args.measure.force).map_err(|error| (error, 0))?;
+    match volumes(args, plan, index, bar, metrics, (started, &journal)) {
+        Ok(sidecar) => journal.remove().map(|()| sidecar).map_err(|error| (error, 0)),
+        Err(error) => Err((error, journal.keep(&output))),
+    }
+}
+
+/// Every volume of a file, and everything that is written for it.
+fn volumes(
+    args: &Reconstruct,
+    plan: &mut Plan,
+    index: usize,
+    bar: &mut Bar,
+    metrics: (Convention, &Lpips),
+    (started, journal): (Instant, &Journal),
 ) -> anyhow::Result<Sidecar> {
-    let force = args.measure.force || args.resume;
+    let force = args.measure.force || journal.is_resumed();
     let mut timings = Timings { read_seconds: started.elapsed().as_secs_f64(), ..Timings::default() };
     let file = &plan.files[index];
     let (outputs, target) = (file.outputs.clone(), &file.target);
-    let journal = Journal::open(&outputs.reconstruction, &file.key, args.resume, args.measure.force)?;
     let volumes = target.source.shape().t;
-    let crop = args.measure.slices.is_some().then(|| target.slicing.crop(target.slices.clone()));
+    let crop = file.crop(args);
     let what = format!("recon {} {} simulated", args.measure.op, plan.spec);
     let mut sink = Sink::create(&outputs.reconstruction, &target.source, crop.clone(), volumes, &what, force)?;
     let mut std_sink = match &outputs.std {
@@ -130,11 +172,13 @@ fn reconstruct(
         timings.read_seconds += begun.elapsed().as_secs_f64();
         warnings.extend(odd.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
         let begun = Instant::now();
-        let outcome = volume::reconstruct(plan, &plan.files[index], (t, &input), &journal, bar, metrics, args.tune.is_some())?;
+        let outcome =
+            volume::reconstruct(plan, &plan.files[index], (t, &input), journal, bar, metrics, args.tune.is_some())?;
         timings.reconstruct_seconds += begun.elapsed().as_secs_f64() - outcome.evaluate_seconds;
         timings.evaluate_seconds += outcome.evaluate_seconds;
         let begun = Instant::now();
-        let cropped = |volume: &recon::io::Volume| crop.as_ref().map_or_else(|| volume.clone(), |crop| volume.cropped(crop));
+        let cropped =
+            |volume: &recon::io::Volume| crop.as_ref().map_or_else(|| volume.clone(), |crop| volume.cropped(crop));
         sink.write_volume(&cropped(&outcome.estimate))?;
         if let (Some(sink), Some(std)) = (&mut std_sink, &outcome.std) {
             sink.write_volume(&cropped(std))?;
@@ -145,25 +189,31 @@ fn reconstruct(
         records.push(outcome.record);
     }
     let begun = Instant::now();
-    let mut written = vec![WrittenFile { role: "reconstruction".into(), path: outputs.reconstruction.display().to_string() }];
+    let mut written =
+        vec![WrittenFile { role: "reconstruction".into(), path: outputs.reconstruction.display().to_string() }];
     if let (Some(sink), Some(path)) = (std_sink, &outputs.std) {
         sink.finish()?;
         written.push(WrittenFile { role: "standard_deviation".into(), path: path.display().to_string() });
     }
     sink.finish()?;
     if let (Some(path), Some(figure)) = (&args.preview, &figure) {
-        write_preview(path, &plan.files[index], plan, args, figure)?;
+        write_preview((path, force), &plan.files[index], plan, args, figure)?;
         written.push(WrittenFile { role: "preview".into(), path: path.display().to_string() });
     }
     timings.write_seconds += begun.elapsed().as_secs_f64();
     timings.total_seconds = started.elapsed().as_secs_f64();
     let sidecar = sidecar(args, plan, &plan.files[index], written, records, (timings, images, warnings));
     write_atomic(&outputs.sidecar, force, |w| w.write_all(sidecar.to_json().as_bytes()))?;
-    journal.remove()?;
     Ok(sidecar)
 }
 
-fn write_preview(path: &Path, file: &FilePlan, plan: &Plan, args: &Reconstruct, figure: &Figure) -> anyhow::Result<()> {
+fn write_preview(
+    (path, force): (&Path, bool),
+    file: &FilePlan,
+    plan: &Plan,
+    args: &Reconstruct,
+    figure: &Figure,
+) -> anyhow::Result<()> {
     let (name, first_look) = &figure.first_look;
     let row = Row {
         label: format!("slice {}", figure.slice),
@@ -177,7 +227,7 @@ fn write_preview(path: &Path, file: &FilePlan, plan: &Plan, args: &Reconstruct, 
     let scan = file.target.source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let heading = format!("{scan}: {} (simulated), {}", args.measure.op, plan.spec);
     let bytes = png(&preview(&heading, name, &[row])?)?;
-    Ok(write_atomic(path, args.measure.force, |w| w.write_all(&bytes))?)
+    Ok(write_atomic(path, force, |w| w.write_all(&bytes))?)
 }
 
 fn sidecar(
@@ -190,18 +240,21 @@ fn sidecar(
 ) -> Sidecar {
     let (denoise_per_image, vjp_per_image) = plan.sampler.evaluations();
     let noise_std = volumes.iter().find_map(|volume| volume.misfit).map_or(0.0, |misfit| misfit.expected);
-    let inputs: Vec<HashedFile> = vec![file.target.hash.clone()];
     Sidecar {
         layout: LAYOUT,
         software: Software::this(operators::Device::Cpu.to_string(), rayon::current_num_threads()),
+        run: file.run(),
         arguments: std::env::args().skip(1).collect(),
         simulated: true,
         simulated_reason: SIMULATED.into(),
-        inputs,
+        inputs: file.target.files.clone(),
         outputs,
         operator: OperatorRecord::new(args.measure.op.to_string(), &file.target.operator.facts(), noise_std),
-        sampler: SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images },
-        prior: plan.prior.as_ref().map(|prior| PriorRecord { name: prior.name().into(), files: prior.files().to_vec() }),
+        sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images }),
+        prior: plan
+            .prior
+            .as_ref()
+            .map(|prior| PriorRecord { name: prior.card().name.clone(), files: prior.files().to_vec() }),
         seed: args.measure.seed,
         samples: plan.samples,
         conventions: Conventions::default(),
@@ -216,7 +269,8 @@ fn sidecar(
 fn line(file: &FilePlan, sidecar: &Sidecar) -> String {
     let volumes: Vec<_> = sidecar.volumes.iter().filter_map(|volume| volume.metrics).collect();
     let pair = |of: fn(&Scores) -> Option<f64>, digits| {
-        let mean = |values: Option<Vec<f64>>| values.filter(|v| !v.is_empty()).map(|v| v.iter().sum::<f64>() / v.len() as f64);
+        let mean =
+            |values: Option<Vec<f64>>| values.filter(|v| !v.is_empty()).map(|v| v.iter().sum::<f64>() / v.len() as f64);
         let before = mean(volumes.iter().map(|volume| of(&volume.zero_filled)).collect());
         let after = mean(volumes.iter().map(|volume| of(&volume.reconstruction)).collect());
         format!("{} -> {}", number(before, digits), number(after, digits))
@@ -229,7 +283,7 @@ fn line(file: &FilePlan, sidecar: &Sidecar) -> String {
         pair(|scores| scores.ssim, 4),
         pair(|scores| scores.lpips, 4),
         sidecar.operator.spec,
-        sidecar.sampler.spec,
+        sidecar.sampler.as_ref().map_or("", |sampler| sampler.spec.as_str()),
         volumes.first().map_or("no", |volume| volume.convention.name()),
     )
 }

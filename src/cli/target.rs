@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use ndarray::{Array3, ArrayView3};
 use operators::measure::MeasurementNoise;
-use operators::{Array, Context, DType, ForwardOperator, Noise, Stream};
+use operators::{Array, Context, DType, ForwardOperator, Noise, OPERATORS, Spec, Stream};
 use recon::io::{Axis, Slicing, Source, Volume};
 use recon::report::sidecar::{GeometryRecord, HashedFile};
 use recon::scale::ScaleEstimator;
@@ -19,8 +19,8 @@ use super::exit::{BadInput, Usage};
 pub struct Target {
     /// The file.
     pub source: Source,
-    /// Its hash.
-    pub hash: HashedFile,
+    /// Its hash, and those of the files that the operator reads.
+    pub files: Vec<HashedFile>,
     /// Its planes.
     pub slicing: Slicing,
     /// The ones asked for.
@@ -32,6 +32,7 @@ pub struct Target {
     scale: Option<f64>,
     seed: u64,
     trust_input: bool,
+    empty_volumes: usize,
 }
 
 impl Target {
@@ -50,14 +51,22 @@ impl Target {
         let noise = match measure.noise {
             NoiseArg::Gaussian(0.0) => MeasurementNoise::None,
             NoiseArg::Gaussian(std) => MeasurementNoise::Gaussian { std },
+            NoiseArg::Poisson(_) if operator.range().dtype() == DType::Complex64 => {
+                let message = format!(
+                    "--noise poisson: counts are real, the measurements of {} are complex; expected a standard deviation",
+                    measure.op
+                );
+                return Err(Usage(message).into());
+            }
             NoiseArg::Poisson(peak) => MeasurementNoise::Poisson { peak },
         };
         if let Some(scale) = measure.scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {
             return Err(Usage(format!("--scale: expected a positive number, got {scale}")).into());
         }
-        let hash = HashedFile::of_file("scan", path)?;
+        let mut files = vec![HashedFile::of_file("scan", path)?];
+        files.extend(operator_files(&measure.op)?);
         let (scale, seed, trust_input) = (measure.scale, measure.seed, measure.trust_input);
-        Ok(Self { source, hash, slicing, slices, operator, noise, scale, seed, trust_input })
+        Ok(Self { source, files, slicing, slices, operator, noise, scale, seed, trust_input, empty_volumes: 0 })
     }
 
     /// A volume, after checking that it can be measured; and what is odd about it.
@@ -74,8 +83,13 @@ impl Target {
             let message = format!("{path}: {wrong} voxels of volume {t} are NaN or infinite; repair them first");
             return Err(BadInput(message).into());
         }
-        if volume.values.iter().all(|&v| v == 0.0) {
-            return Err(BadInput(format!("{path}: every voxel of volume {t} is zero")).into());
+        if is_empty(&volume) {
+            self.empty_volumes += 1;
+            if self.empty_volumes == self.source.shape().t {
+                return Err(BadInput(format!("{path}: every voxel is zero")).into());
+            }
+            warnings.push(format!("every voxel of volume {t} is zero: it comes back empty"));
+            return Ok((volume, warnings));
         }
         let is_integer = element.is_integer && !element.is_scaled();
         for suspicion in recon::inspect::suspicions(&volume.values.view(), is_integer) {
@@ -89,10 +103,13 @@ impl Target {
     }
 
     /// The scale of a volume: as given, or from the noise-free measurement of all its slices, asked for or not, so that a part
-    /// of a volume gets the same unit as the whole.
+    /// of a volume gets the same unit as the whole; 1 for an empty one.
     pub fn scale(&self, volume: &Volume) -> anyhow::Result<f64> {
         if let Some(scale) = self.scale {
             return Ok(scale);
+        }
+        if is_empty(volume) {
+            return Ok(1.0);
         }
         let mut estimator = ScaleEstimator::new(self.operator.as_ref())?;
         for k in 0..self.slicing.count() {
@@ -159,6 +176,21 @@ impl Target {
             slice_shape: [rows, columns],
         }
     }
+}
+
+fn is_empty(volume: &Volume) -> bool {
+    volume.values.iter().all(|&v| v == 0.0)
+}
+
+/// Hashes of the masks, kernels and phase maps that parameters of the operator name.
+fn operator_files(spec: &Spec) -> anyhow::Result<Vec<HashedFile>> {
+    let (entry, spec) = spec.resolve("operator", OPERATORS)?;
+    let named =
+        entry.parameters.iter().filter_map(|parameter| Some((parameter.name, Path::new(spec.text(parameter.name)?))));
+    Ok(named
+        .filter(|(_, path)| path.is_file())
+        .map(|(name, path)| HashedFile::of_file(name, path))
+        .collect::<Result<_, _>>()?)
 }
 
 /// A domain image as intensities: real values as they are, complex ones as magnitudes, times the scale.

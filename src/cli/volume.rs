@@ -145,7 +145,9 @@ fn sample(
         let mut part = bar.part(start, count, plan.samples);
         let mut run = Run { noise: &mut noise, observer: &mut part };
         let x = match reference {
-            Some(reference) => tune_lambda(&plan.spec, LAMBDAS, &batch, file.denoiser.as_ref(), &mut run, reference)?.image,
+            Some(reference) => {
+                tune_lambda(&plan.spec, LAMBDAS, &batch, file.denoiser.as_ref(), &mut run, reference)?.image
+            }
             None => plan.sampler.sample(&batch, file.denoiser.as_ref(), &mut run)?,
         };
         if !x.is_finite() {
@@ -223,7 +225,8 @@ fn evaluate(
         Err(_) => SliceRecord { slice: k, empty: true, misfit: None, metrics: None },
     });
     let misfit = Misfit::pooled(stacks.misfit.iter().flatten());
-    let record = VolumeRecord { time_point: 0, scale: 1.0, misfit, metrics, calibration: calibrated, slices: slices.collect() };
+    let record =
+        VolumeRecord { time_point: 0, scale: 1.0, misfit, metrics, calibration: calibrated, slices: slices.collect() };
     Ok((record, figure))
 }
 

@@ -138,8 +138,8 @@ impl Geometry {
 
     /// The patient direction nearest to each voxel axis, every world axis once; `None` for a picture.
     ///
-    /// As nibabel's `io_orientation`: the rotation nearest to the affine (polar decomposition), then for x, y, z in turn the
-    /// largest component among the world axes still free.
+    /// As nibabel's `io_orientation`: the rotation nearest to the affine (polar decomposition), then for the
+    /// voxel axes, those nearest to a world axis first, the largest component among the world axes still free.
     pub fn directions(&self) -> Option<[Direction; 3]> {
         if self.transform == Transform::None {
             return None;
@@ -151,17 +151,20 @@ impl Geometry {
             (Some(u), Some(v_t)) => u * v_t,
             _ => columns,
         };
+        let strength = |axis: usize| rotation.column(axis).amax();
+        let mut axes = [0, 1, 2];
+        axes.sort_by(|&a, &b| strength(b).total_cmp(&strength(a)));
         let mut free = vec![0, 1, 2];
-        Some(std::array::from_fn(|axis| {
-            let component = |&world: &usize| rotation[(world, axis)];
-            let best = (0..free.len()).max_by(|&a, &b| {
-                let (a, b) = (component(&free[a]).abs(), component(&free[b]).abs());
-                // On equal components the first free world axis wins, as in numpy's argmax.
-                a.total_cmp(&b).then(std::cmp::Ordering::Greater)
-            });
-            let world = free.remove(best.expect("three axes share three directions"));
-            Direction { world, positive: component(&world) >= 0.0 }
-        }))
+        let mut directions = [Direction { world: 0, positive: true }; 3];
+        for axis in axes {
+            let component = |world: usize| rotation[(world, axis)];
+            // The first of equal components, as numpy's argmax.
+            let largest = free.iter().map(|&world| component(world).abs()).fold(0.0, f64::max);
+            let at = free.iter().position(|&world| component(world).abs() >= largest).unwrap_or(0);
+            let world = free.remove(at);
+            directions[axis] = Direction { world, positive: component(world) >= 0.0 };
+        }
+        Some(directions)
     }
 
     /// Three letters such as `RAS`: what x, y and z grow towards; `unknown` for a picture, with a question mark for a guess.

@@ -38,7 +38,7 @@ impl Sink {
     /// An output like `source`, restricted to the voxels of `crop`, with `volumes` time points.
     ///
     /// The format is that of the extension, the name exactly `path`:
-    /// * `.nii`, `.nii.gz`: float32 (colour: RGB24), little-endian, the NIfTI version of the source; qform, sform and their
+    /// * `.nii`, `.nii.gz`: float32 (colour: RGB24), little-endian, the NIfTI version of the source (2 if a side is longer than 32767); qform, sform and their
     ///   codes, voxel sizes, units, timing, `aux_file` and extensions are kept, the affine is moved by the crop, `descrip`
     ///   becomes `description` (79 bytes of it). From a picture or an array: NIfTI-1 without orientation.
     /// * `.npy`: float32 with the axes of [`Source`].
@@ -57,8 +57,8 @@ impl Sink {
         force: bool,
     ) -> Result<Sink> {
         let shape = source.shape();
-        let moved = crop.is_some();
         let crop = crop.unwrap_or_else(|| Crop::full(shape));
+        let moved = crop != Crop::full(shape);
         if !crop.fits(shape) {
             return Err(refused(path, &format!("the voxels {crop:?} are not all in a volume of {shape}")));
         }

@@ -56,7 +56,7 @@ pub struct Source {
 
 /// What the formats have of their own.
 pub(super) enum Body {
-    Nifti(Nifti),
+    Nifti(Box<Nifti>),
     Raster(Raster),
     Npy(Npy),
 }
@@ -85,7 +85,7 @@ impl Source {
         let found = stream.read_some(&mut start)?;
         let start = &start[..found];
         let body = if is_image_half || Version::detect(start).is_some() {
-            Body::Nifti(Nifti::open(path)?)
+            Body::Nifti(Box::new(Nifti::open(path)?))
         } else if stream.is_gzip() {
             return Err(input_error(path, "is gzip data, but what is inside is not NIfTI"));
         } else if let Some(format) = Raster::detect(start) {

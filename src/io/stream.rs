@@ -2,7 +2,7 @@
 
 use super::element::Decoder;
 use crate::{Error, Result};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,27 @@ pub(super) struct Stream {
 
 enum Reader {
     Plain(BufReader<File>),
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
+    /// `None` only while one member of the stream is exchanged for the next.
+    Gzip(Option<Box<GzDecoder<BufReader<File>>>>),
+}
+
+impl Reader {
+    /// Reads on through all gzip members; bytes behind the last one are ignored, as gzip does.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let member = match self {
+            Reader::Plain(reader) => return reader.read(buffer),
+            Reader::Gzip(member) => member,
+        };
+        loop {
+            let Some(decoder) = member else { return Ok(0) };
+            let read = decoder.read(buffer)?;
+            let at_end = read == 0 && !buffer.is_empty();
+            if !at_end || !decoder.get_mut().fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+                return Ok(read);
+            }
+            *member = member.take().map(|decoder| Box::new(GzDecoder::new(decoder.into_inner())));
+        }
+    }
 }
 
 impl Stream {
@@ -47,7 +67,7 @@ impl Stream {
         }
         let mut reader = BufReader::with_capacity(CHUNK, file);
         let gzip = reader.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-        let reader = if gzip { Reader::Gzip(Box::new(MultiGzDecoder::new(reader))) } else { Reader::Plain(reader) };
+        let reader = if gzip { Reader::Gzip(Some(Box::new(GzDecoder::new(reader)))) } else { Reader::Plain(reader) };
         Ok(Self { path: path.to_owned(), reader, position: 0, length: facts.len() })
     }
 
@@ -75,11 +95,7 @@ impl Stream {
     pub(super) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let read = match &mut self.reader {
-                Reader::Plain(r) => r.read(&mut buffer[filled..]),
-                Reader::Gzip(r) => r.read(&mut buffer[filled..]),
-            };
-            match read {
+            match self.reader.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -159,18 +175,18 @@ impl Stream {
 
     /// Reads on to the end of a gzip stream, where its checksum is.
     pub(super) fn verify_checksum(&mut self) -> Result<()> {
-        let Reader::Gzip(reader) = &mut self.reader else { return Ok(()) };
+        if !self.is_gzip() {
+            return Ok(());
+        }
         let mut rest = [0; 8192];
         // Some writers pad; a stream that never ends is not worth following for its checksum.
         for _ in 0..4096 {
-            match reader.read(&mut rest) {
+            match self.reader.read(&mut rest) {
                 Ok(0) => return Ok(()),
                 Ok(n) => self.position += n as u64,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                // Bytes after the last member; gzip itself ignores them, and the member's checksum was right.
-                Err(e) if e.to_string().contains("invalid gzip header") => return Ok(()),
                 Err(e) => {
-                    return Err(input_error(&self.path, format!("damaged gzip data near its end: {e}")));
+                    return Err(input_error(&self.path, format!("damaged gzip data behind the voxels: {e}")));
                 }
             }
         }

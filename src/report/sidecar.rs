@@ -27,6 +27,9 @@ pub struct Sidecar {
     pub layout: u32,
     /// What computed it.
     pub software: Software,
+    /// SHA-256 of everything that determines a slice of the result, in lower-case hexadecimal: two sidecars with the same one
+    /// belong to the same run. The range of slices is not part of it.
+    pub run: String,
     /// The command line, without the program's name.
     pub arguments: Vec<String>,
     /// Whether the measurement was computed from the input image instead of being read.
@@ -252,6 +255,7 @@ mod tests {
         Sidecar {
             layout: LAYOUT,
             software: Software::this("cpu", 2),
+            run: HashedFile::of_bytes("run", "", b"key").sha256,
             arguments: vec!["--op".into(), "mri-4x".into(), "scan.nii".into()],
             simulated: true,
             simulated_reason: "the input is a magnitude image".into(),

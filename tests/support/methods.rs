@@ -117,16 +117,19 @@ fn at_rest(setting: &Setting) -> DVector<f64> {
     DVector::zeros(setting.n())
 }
 
-/// Start from the noised pseudo-inverse; DDIM on the consistent `u0`.
+/// Start from the noised, consistent zero image; then the consistent `u0`, and of the noise a share `eta` fresh.
 pub fn projection(setting: &Setting, times: &[usize], eta: f64, lambda: f64) -> Recursion {
-    let first = start(setting, times[0], &setting.pseudo_inverse * &setting.y * 2.0);
-    let steps = Level::all(setting, times).into_iter().map(|level| {
-        let s2 = (1.0 - level.abar) / level.abar;
-        let consistent = match setting.sigma_y {
-            0.0 => level.projected(&level.u0),
-            sigma_y => level.proximal(&level.u0, 4.0 * sigma_y * sigma_y / s2),
-        };
-        level.ddim(&level.u0.mix(1.0 - lambda, &consistent, lambda), eta)
+    let levels = Level::all(setting, times);
+    let consistent = |level: &Level, u0: &Affine| match setting.sigma_y {
+        0.0 => level.projected(u0),
+        sigma_y => level.proximal(u0, 4.0 * sigma_y * sigma_y * level.abar / (1.0 - level.abar)),
+    };
+    let first = start(setting, times[0], consistent(&levels[0], &Affine::scaling(setting.n(), 0.0)).g);
+    let steps = levels.iter().map(|level| {
+        let u0 = level.u0.mix(1.0 - lambda, &consistent(level, &level.u0), lambda);
+        let noise = (1.0 - level.next).sqrt();
+        let map = u0.mix(level.next.sqrt(), &level.eps(&level.u0), noise * (1.0 - eta * eta).sqrt());
+        Step { map, noise: vec![level.eye(noise * eta)] }
     });
     recursion(setting, first, steps)
 }
@@ -178,7 +181,8 @@ fn ddnm_step(level: &Level, eta: f64) -> Step {
         return Step { map, noise: vec![level.eye(c1)] };
     }
     let threshold = |s: f64| a * sigma_y / s;
-    let along = |f: &dyn Fn(f64) -> f64| DMatrix::from_diagonal(&DVector::from_iterator(s.len(), s.iter().map(|&s| f(s))));
+    let along =
+        |f: &dyn Fn(f64) -> f64| DMatrix::from_diagonal(&DVector::from_iterator(s.len(), s.iter().map(|&s| f(s))));
     let lambda = along(&|s| if sigma_t < threshold(s) { s * c2 / a / sigma_y } else { 1.0 });
     let d1 = along(&|s| {
         if sigma_t < threshold(s) { c1 } else { (sigma_t.powi(2) - threshold(s).powi(2)).max(0.0).sqrt() }

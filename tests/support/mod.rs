@@ -9,6 +9,11 @@ pub mod statistics;
 use nalgebra::{DMatrix, DVector};
 use operators::{Array, Context, DType, ForwardOperator, Noise, Space, Stream};
 use recon::denoiser::Gaussian;
+use recon::samplers::{Problem, Run, Silent};
+
+use affine::Recursion;
+
+const SEED: u64 = 11;
 
 /// The real degrees of freedom of every item, real and imaginary part side by side.
 pub fn to_vectors(array: &Array) -> Vec<DVector<f64>> {
@@ -35,8 +40,7 @@ pub fn from_vectors(space: &Space, vectors: &[DVector<f64>]) -> Array {
 /// The matrix of a linear operator over the real degrees of freedom.
 pub fn dense(operator: &dyn ForwardOperator) -> DMatrix<f64> {
     let n = operator.domain().real_dimensions();
-    let basis: Vec<DVector<f64>> =
-        (0..n).map(|i| DVector::from_fn(n, |j, _| f64::from(u8::from(i == j)))).collect();
+    let basis: Vec<DVector<f64>> = (0..n).map(|i| DVector::from_fn(n, |j, _| f64::from(u8::from(i == j)))).collect();
     let columns = to_vectors(&operator.apply(&from_vectors(operator.domain(), &basis)).unwrap());
     DMatrix::from_columns(&columns)
 }
@@ -125,6 +129,54 @@ impl Setting {
         self.mu.len()
     }
 
+    /// Whether the operator knows its singular value decomposition.
+    pub fn decomposes(&self) -> bool {
+        self.operator.spectral(&self.measurement, &|s| s).unwrap().is_some()
+    }
+
+    /// What rounding in f32 may do to an image like `x`: some units in its last place, and one unit times the condition number of
+    /// the operator.
+    pub fn rounding(&self, x: &DVector<f64>) -> f64 {
+        let (weakest, strongest) = self.s.iter().fold((f64::INFINITY, 0f64), |(a, b), &s| (a.min(s), b.max(s)));
+        (3e-6 + 3e-8 * strongest / weakest) * (1.0 + x.amax())
+    }
+
+    /// Samples of `p(x | y)` as columns, by the sampler that `spec` names.
+    pub fn draw(&self, spec: &str, count: usize) -> DMatrix<f64> {
+        let sampler = recon::samplers::build(&spec.parse().unwrap()).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        let y = self.measurement.repeat(count).unwrap();
+        let problem = Problem { operator: &*self.operator, y: &y, noise_std: self.sigma_y };
+        let mut noise = Noise::new(SEED, streams(count));
+        let mut run = Run { noise: &mut noise, observer: &mut Silent };
+        let samples = sampler.sample(&problem, &self.prior, &mut run).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        DMatrix::from_columns(&to_vectors(&samples))
+    }
+
+    /// The noise that [`Setting::draw`] draws: `[draw][item]`.
+    pub fn noise(&self, draws: usize, count: usize) -> Vec<Vec<DVector<f64>>> {
+        let mut noise = Noise::new(SEED, streams(count));
+        (0..draws).map(|_| to_vectors(&noise.normal(self.operator.domain()).unwrap())).collect()
+    }
+
+    /// The first samples must be those of the recursion for the same noise, to rounding: the largest deviation in units of it.
+    pub fn follow(&self, recursion: &Recursion, samples: &DMatrix<f64>) -> f64 {
+        let count = samples.ncols().min(3);
+        let noise = self.noise(recursion.draws(), count);
+        let deviation = |i: usize| {
+            let expected = recursion.run(&mut noise.iter().map(|draw| draw[i].clone()));
+            (samples.column(i) - &expected).amax() / self.rounding(&expected)
+        };
+        (0..count).map(deviation).fold(0.0, f64::max)
+    }
+
+    /// `(mean error, covariance error)` of a recursion against the true posterior: in posterior standard deviations, root mean
+    /// square over the pixels, and relative in the Frobenius norm.
+    pub fn distance(&self, recursion: &Recursion) -> (f64, f64) {
+        let ((mean, covariance), (true_mean, true_covariance)) = (recursion.moments(), self.posterior());
+        let bias = (mean - true_mean).component_div(&true_covariance.diagonal().map(f64::sqrt));
+        (bias.norm() / (bias.len() as f64).sqrt(), (covariance - &true_covariance).norm() / true_covariance.norm())
+    }
+
     /// Mean and covariance of `p(x0 | y)`.
     pub fn posterior(&self) -> (DVector<f64>, DMatrix<f64>) {
         let m = self.y.len();
@@ -136,20 +188,17 @@ impl Setting {
     }
 }
 
+/// The operator of a specification on 8x8 images.
+pub fn operator(spec: &str) -> Box<dyn ForwardOperator> {
+    let build = |channels| operators::build(&spec.parse().unwrap(), &Context::new(channels, 8, 8));
+    // An operator that needs colour says so for one channel.
+    build(1).or_else(|_| build(3)).unwrap_or_else(|error| panic!("{spec}: {error}"))
+}
+
 /// Every linear operator of the registry, by its examples, on 8x8 images.
-pub fn linear_operators() -> Vec<(String, Box<dyn ForwardOperator>)> {
-    let mut all = Vec::new();
-    for entry in operators::OPERATORS {
-        for example in entry.examples {
-            let build = |channels| operators::build(&example.parse().unwrap(), &Context::new(channels, 8, 8));
-            // An operator that needs colour says so for one channel.
-            let operator = build(1).or_else(|_| build(3)).unwrap_or_else(|error| panic!("{example}: {error}"));
-            if operator.is_linear() {
-                all.push((example.to_string(), operator));
-            }
-        }
-    }
-    all
+pub fn linear_operators() -> Vec<(&'static str, Box<dyn ForwardOperator>)> {
+    let examples = operators::OPERATORS.iter().flat_map(|entry| entry.examples);
+    examples.map(|example| (*example, operator(example))).filter(|(_, operator)| operator.is_linear()).collect()
 }
 
 /// The streams of `count` samples of one slice.

@@ -16,14 +16,15 @@ pub struct Scores {
     pub correlation: f64,
     /// The largest of `k` scores of `N S_ii ~ chi^2_N`.
     pub variance: f64,
-    /// The largest deviation along a direction that should be fixed, in data units: not a score.
+    /// The largest deviation along a direction that should be fixed, in data units per pixel (over the root of their number): not a
+    /// score.
     pub fixed: f64,
 }
 
 impl Scores {
     /// With `samples` as columns.
     pub fn new(samples: &DMatrix<f64>, mean: &DVector<f64>, covariance: &DMatrix<f64>) -> Self {
-        let count = samples.ncols() as f64;
+        let (count, pixels) = (samples.ncols() as f64, samples.nrows() as f64);
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance.clone());
         let mut centred = samples.clone();
         centred.column_iter_mut().for_each(|mut x| x -= mean);
@@ -34,7 +35,7 @@ impl Scores {
                 rows.push(row.into_owned() / variance.sqrt());
             } else {
                 // Six standard deviations of what variance there is are not an error.
-                fixed = fixed.max(row.amax() - 6.0 * variance.max(0.0).sqrt());
+                fixed = fixed.max((row.amax() - 6.0 * variance.max(0.0).sqrt()) / pixels.sqrt());
             }
         }
         if rows.is_empty() {
@@ -66,16 +67,4 @@ impl Scores {
 fn score(x: f64, k: f64) -> f64 {
     let spread = 2.0 / (9.0 * k);
     ((x / k).cbrt() - (1.0 - spread)) / spread.sqrt()
-}
-
-/// The probability that a Gaussian gives the samples, per sample and in natural units, up to a constant: larger fits better.
-/// Both Gaussians of a comparison must have the same fixed directions.
-pub fn log_likelihood(samples: &DMatrix<f64>, mean: &DVector<f64>, covariance: &DMatrix<f64>) -> f64 {
-    let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance.clone());
-    let mut centred = samples.clone();
-    centred.column_iter_mut().for_each(|mut x| x -= mean);
-    let along = eigenvectors.transpose() * centred;
-    let terms = along.row_iter().zip(&eigenvalues).filter(|(_, v)| **v > FIXED * FIXED);
-    let count = samples.ncols() as f64;
-    terms.map(|(row, &v)| -0.5 * (row.norm_squared() / (v * count) + v.ln())).sum()
 }

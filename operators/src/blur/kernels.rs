@@ -34,49 +34,49 @@ pub fn motion_line(length: f64, angle: f64) -> Array2<f64> {
 
 /// A random camera motion over a path of `length` pixels, centred on its mean: the trajectories of Boracchi and Foi (2012).
 ///
-/// A particle starts in a random direction with speed `length / T`. In every one of the `T` steps its velocity is changed by a
-/// Gaussian shake, a pull back to the start and, rarely, an impulse that nearly turns it round, each proportional to
-/// `intensity` in `[0, 1]`; then the speed is set back. Zero gives a straight line, one the shakiest paths.
+/// A particle starts in a random direction with speed `length / T`, `T = 2000`. In every step its velocity is changed by a
+/// Gaussian shake, a pull back to the start and, rarely, an impulse that nearly turns it round, all scaled by the anxiety
+/// `0.01 intensity`; then the speed is set back. `intensity` 0 gives a straight line; at 1 the direction is lost after about a
+/// twentieth of the path, and about four impulses fall on it.
 ///
 /// # Errors
 /// Those of [`Noise::uniform`].
 pub fn motion_path(length: f64, intensity: f64, seed: u64) -> Result<Array2<f64>> {
-    let steps = samples(length).max(2000);
-    let speed = length / steps as f64;
+    const STEPS: usize = 2000;
+    let speed = length / STEPS as f64;
     let mut noise = Noise::new(seed, vec![Stream { purpose: Stream::OPERATOR, ..Stream::default() }]);
-    let uniform = noise.uniform(&Space::real(&[2 * steps + 1]))?;
-    let shakes = noise.normal(&Space::complex(&[steps]))?;
+    let uniform = noise.uniform(&Space::real(&[2 * STEPS + 1]))?;
+    let shakes = noise.normal(&Space::complex(&[STEPS]))?;
     let (uniform, shakes) = (uniform.as_f32()?, shakes.as_complex()?);
 
-    // The largest values of the paper's parameters: anxiety 0.1, impulse probability 0.2, shake 10, pull 0.7.
-    let (anxiety, impulse, shake, pull) = (0.1 * intensity, 0.2, 10.0, 0.7);
-    let tau = std::f64::consts::TAU;
+    // The largest values of the parameters that the paper draws.
+    let (anxiety, impulse, shake, pull) = (0.01 * intensity, 0.2, 10.0, 0.7);
     let turned = |angle: f64| Complex64::new(libm::cos(angle), libm::sin(angle));
-    let mut velocity = turned(tau * f64::from(uniform[2 * steps])) * speed;
+    let mut velocity = turned(std::f64::consts::TAU * f64::from(uniform[2 * STEPS])) * speed;
     let mut x = Complex64::default();
-    let mut path = Vec::with_capacity(steps);
-    for t in 0..steps {
-        path.push(x);
+    // Points between those of the particle, so that long paths have no gaps.
+    let points = samples(speed);
+    let mut path = Vec::with_capacity(STEPS * points);
+    for t in 0..STEPS {
+        path.extend((0..points).map(|k| x + velocity * (k as f64 + 0.5) / points as f64));
+        x += velocity;
         let (chance, turn) = (f64::from(uniform[2 * t]), f64::from(uniform[2 * t + 1]));
-        let mut change = Complex64::default();
         if chance <= impulse * anxiety {
-            change += velocity * 2.0 * turned(std::f64::consts::PI + turn - 0.5);
+            velocity += velocity * 2.0 * turned(std::f64::consts::PI + turn - 0.5);
         }
         let z = Complex64::new(shakes[t].re.into(), shakes[t].im.into());
-        change += (z * shake - x * pull) * anxiety * speed;
-        velocity += change;
+        velocity += (z * shake - x * pull) * anxiety * speed;
         let size = velocity.norm();
         if size > 0.0 {
             velocity *= speed / size;
         }
-        x += velocity;
     }
-    let mean = path.iter().sum::<Complex64>() / steps as f64;
+    let mean = path.iter().sum::<Complex64>() / path.len() as f64;
     path.iter_mut().for_each(|x| *x -= mean);
     Ok(trace(&path))
 }
 
-/// Points per path: eight per pixel hide the steps behind the bilinear shares.
+/// Points on `length` pixels: so many that the bilinear shares are smooth.
 fn samples(length: f64) -> usize {
     (64.0 * length).ceil().max(1.0) as usize
 }

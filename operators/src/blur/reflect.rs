@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::circular::transfer;
 use super::mirrored;
 use crate::fourier::Fourier;
+use crate::solve::preconditioned_pseudo_inverse;
 use crate::{Array, DType, Fact, ForwardOperator, Result, Space};
 
 /// `A = C K E`: `E` continues an image of `H x W` to the `2H x 2W` tile that repeats when it is mirrored at every edge, `K` is
@@ -21,6 +22,8 @@ pub(super) struct ReflectBlur {
     tiles: Space,
     fourier: Fourier,
     transfer: Array,
+    /// `|D|^2`, averaged over the four reflections of the frequencies.
+    power: Array2<f64>,
     facts: Vec<Fact>,
 }
 
@@ -28,11 +31,23 @@ impl ReflectBlur {
     /// For images `[channels, height, width]`.
     pub(super) fn new(images: &Space, kernel: &Array2<f64>, facts: Vec<Fact>) -> Self {
         let [channels, h, w] = [0, 1, 2].map(|axis| images.shape()[axis]);
-        let plane = transfer(kernel, 2 * h, 2 * w).mapv(|d| Complex32::new(d.re as f32, d.im as f32));
-        let plane = plane.broadcast((1, channels, 2 * h, 2 * w)).expect("one plane for every channel").to_owned();
+        let exact = transfer(kernel, 2 * h, 2 * w);
+        // The kernel is real, so D(-u, -v) has the size of D(u, v): two reflections are all four.
+        let power = Array2::from_shape_fn(exact.dim(), |(u, v)| {
+            0.5 * (exact[[u, v]].norm_sqr() + exact[[(2 * h - u) % (2 * h), v]].norm_sqr())
+        });
         let tile = [channels, 2 * h, 2 * w];
+        let plane = exact.mapv(|d| Complex32::new(d.re as f32, d.im as f32));
+        let plane = plane.broadcast([1, tile[0], tile[1], tile[2]]).expect("one plane for every channel").to_owned();
         let tiles = if images.dtype() == DType::F32 { Space::real(&tile) } else { Space::complex(&tile) };
-        Self { images: images.clone(), tiles, fourier: Fourier::plain(2 * h, 2 * w), transfer: plane.into(), facts }
+        Self {
+            images: images.clone(),
+            tiles,
+            fourier: Fourier::plain(2 * h, 2 * w),
+            transfer: plane.into(),
+            power,
+            facts,
+        }
     }
 
     /// `K` or `K^H` on tiles.
@@ -43,6 +58,16 @@ impl ReflectBlur {
         } else {
             self.fourier.inverse(&coefficients)
         }
+    }
+
+    /// An approximation of `(A^H A + lambda)^-1` by its diagonal in cosines (the discrete cosine transform, on mirrored tiles):
+    /// away from the edges a cosine is two waves, and the blur takes from each what it takes on the whole plane.
+    fn precondition(&self, s: &Array, lambda: f64) -> Result<Array> {
+        let gains = self.power.mapv(|power| Complex32::new((1.0 / (power + lambda)) as f32, 0.0));
+        let shape: Vec<_> = std::iter::once(1).chain(self.tiles.shape().iter().copied()).collect();
+        let gains = gains.broadcast(shape).expect("one plane for every channel").to_owned();
+        let tiles = self.planes(s, &self.images, &self.tiles, mirror, mirror)?;
+        self.planes(&self.convolve(&tiles, &gains.into())?, &self.tiles, &self.images, cut, cut)
     }
 
     /// `to` planes made of `from` planes, by one of the four maps below.
@@ -72,6 +97,10 @@ impl ForwardOperator for ReflectBlur {
     fn adjoint(&self, y: &Array) -> Result<Array> {
         let tiles = self.planes(y, &self.images, &self.tiles, surround, surround)?;
         self.planes(&self.convolve(&tiles, &self.transfer.conj())?, &self.tiles, &self.images, fold, fold)
+    }
+    fn pseudo_inverse(&self, y: &Array) -> Result<Array> {
+        let damping = (self.rcond() * self.norm()?).powi(2);
+        preconditioned_pseudo_inverse(self, y, |s| self.precondition(s, damping))
     }
     fn facts(&self) -> Vec<Fact> {
         self.facts.clone()

@@ -1,12 +1,12 @@
 //! The same bits for any batch size and any number of threads.
 
-use super::{CheckError, CheckResult, Worst, random};
+use super::{CheckResult, Worst, random};
 use crate::{Array, DType, Error, ForwardOperator, Result};
 
 /// Every method gives an item of a batch the bits it gives the item alone, on one thread and on two: counts elements that differ.
 ///
 /// # Errors
-/// [`CheckError::Failed`] if there is one; [`CheckError::Operator`] also if no thread can be started.
+/// [`CheckError::Failed`](super::CheckError::Failed) if there is one; [`CheckError::Operator`](super::CheckError::Operator) also if no thread can be started.
 pub fn batch_test(a: &dyn ForwardOperator) -> CheckResult {
     let mut worst = Worst::new("batches");
     let x = random(a.domain(), 5, 3)?;

@@ -2,8 +2,8 @@
 
 use nalgebra::DMatrix;
 
-use super::{CheckError, CheckResult, Worst, ratio};
-use crate::{Array, DType, Error, ForwardOperator, Result, Space};
+use super::{CheckResult, Worst, ratio};
+use crate::{Array, DType, ForwardOperator, Result, Space};
 
 /// The matrix of `A` over the reals, for small images: column `j` is `A e_j`. A complex space of `n` elements counts as `2n` real
 /// coordinates, the real and the imaginary part of each element side by side.
@@ -17,7 +17,7 @@ pub fn dense(a: &dyn ForwardOperator) -> Result<DMatrix<f64>> {
 /// The matrix of the adjoint is the transpose of the matrix of `A`: Frobenius norm of the difference relative to that of `A`.
 ///
 /// # Errors
-/// [`CheckError::Failed`] above 1e-5.
+/// [`CheckError::Failed`](super::CheckError::Failed) above 1e-5.
 pub fn adjoint_is_transpose(a: &dyn ForwardOperator) -> CheckResult {
     let forward = dense(a)?;
     let adjoint = materialise(a.range(), a.domain(), |y| a.adjoint(y))?;
@@ -29,7 +29,7 @@ pub fn adjoint_is_transpose(a: &dyn ForwardOperator) -> CheckResult {
 /// `norm()` is the largest singular value of the matrix, relative to it.
 ///
 /// # Errors
-/// [`CheckError::Failed`] above 1e-3: power iteration from below, where the largest singular values lie close together.
+/// [`CheckError::Failed`](super::CheckError::Failed) above 1e-3: power iteration from below, where the largest singular values lie close together.
 pub fn norm_test(a: &dyn ForwardOperator) -> CheckResult {
     let matrix = dense(a)?;
     // The Gram matrix of the smaller side has the squares of the singular values.

@@ -9,7 +9,7 @@ use crate::ForwardOperator;
 /// values just above the cut amplify rounding).
 ///
 /// # Errors
-/// [`CheckError::Failed`] above 2 (that is, 2 `rcond`).
+/// [`CheckError::Failed`](super::CheckError::Failed) above 2 (that is, 2 `rcond`).
 pub fn pseudo_inverse_test(a: &dyn ForwardOperator) -> CheckResult {
     let mut worst = Worst::new("pseudo-inverse");
     let (norm, rcond) = (a.norm()?, a.rcond());
@@ -30,7 +30,7 @@ pub fn pseudo_inverse_test(a: &dyn ForwardOperator) -> CheckResult {
 /// `||(A^H A + lambda) x - b||` relative to `(||A||^2 + lambda) ||x|| + ||b||`, for `lambda` of 1, 1e-2 and 1e-4 times `||A||^2`.
 ///
 /// # Errors
-/// [`CheckError::Failed`] above 1e-5.
+/// [`CheckError::Failed`](super::CheckError::Failed) above 1e-5.
 pub fn solve_normal_test(a: &dyn ForwardOperator) -> CheckResult {
     let mut worst = Worst::new("solve normal");
     let square = a.norm()?.powi(2);
@@ -51,7 +51,7 @@ pub fn solve_normal_test(a: &dyn ForwardOperator) -> CheckResult {
 /// of 100 `rcond`.
 ///
 /// # Errors
-/// [`CheckError::Failed`] above 2.
+/// [`CheckError::Failed`](super::CheckError::Failed) above 2.
 pub fn projection_test(a: &dyn ForwardOperator) -> CheckResult {
     let mut worst = Worst::new("projection");
     let (norm, rcond) = (a.norm()?, a.rcond());
@@ -77,7 +77,7 @@ pub fn projection_test(a: &dyn ForwardOperator) -> CheckResult {
 /// `None` where the operator knows no decomposition.
 ///
 /// # Errors
-/// [`CheckError::Failed`] above 2.
+/// [`CheckError::Failed`](super::CheckError::Failed) above 2.
 pub fn spectral_test(a: &dyn ForwardOperator) -> std::result::Result<Option<Outcome>, CheckError> {
     let mut worst = Worst::new("spectral");
     let (norm, rcond) = (a.norm()?, a.rcond());

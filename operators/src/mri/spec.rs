@@ -5,9 +5,10 @@ use std::path::Path;
 use ndarray::Ix2;
 
 use super::{Image, Mri, quadratic_phase};
+use crate::files::{read_npy, unusable};
 use crate::registry::{Context, Entry};
 use crate::sampling::fastmri::Seed;
-use crate::sampling::{Angles, Lines, Pattern, PoissonDisc, Radial, read_numbers};
+use crate::sampling::{Angles, Lines, Pattern, PoissonDisc, Radial};
 use crate::spec::Parameter;
 use crate::{DType, Error, ForwardOperator, Result, Spec};
 
@@ -164,8 +165,8 @@ fn image(spec: &Spec, context: &Context, (height, width): (usize, usize)) -> Res
                 return Ok(Image::Phase { radians: quadratic_phase(height, width), source });
             }
             let path = Path::new(&source);
-            let fail = |reason: String| Error::File { path: path.into(), reason };
-            let radians = read_numbers(path)?;
+            let fail = |reason: String| unusable(path, reason);
+            let radians = read_npy(path)?;
             if let Some(bad) = radians.iter().find(|v| !v.is_finite()) {
                 return Err(fail(format!("expected angles in radians, got {bad}")));
             }

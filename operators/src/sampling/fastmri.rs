@@ -124,7 +124,7 @@ impl Lines {
         };
         let pad = (width - low).div_ceil(2);
         columns[pad..pad + low].fill(true);
-        let facts = vec![Fact::text("mask", self.name()), Fact::number("center_lines", low as f64), seed.fact()];
+        let facts = vec![Fact::text("mask", self.name()), Fact::number("centre_lines", low as f64), seed.fact()];
         Ok(Pattern::from_columns(h, &columns, facts))
     }
 }

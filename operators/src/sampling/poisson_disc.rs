@@ -1,11 +1,13 @@
 //! Variable-density Poisson discs on the grid, with a fully sampled block around the zero frequency.
 //!
-//! Two samples outside the block are never nearer than the larger of their distances `d(r) = max(1, slope r)`, in steps of
-//! the grid, where `r` is 0 at the zero frequency and 1 in the middle of the edges. So all of `r <= 1 / slope` is sampled, and
-//! outside the density falls as `1 / r^2` (Krahmer and Ward, IEEE TIP 23, 2014). As many positions as fit are taken, tried in
-//! random order (dart throwing: Cook, ACM TOG 5, 1986; in MRI: Lustig and Pauly, MRM 64, 2010). The slope that gives the
-//! acceleration is found by bisection. BART and SigPy use `1 + slope r`, which on a grid cannot give accelerations below about
-//! 2.7: as soon as the slope is not zero, no two neighbours can be sampled.
+//! Two samples outside the block are never nearer than the larger of their distances `d(r) = max(1, 3/4 + slope r)`, in steps
+//! of the grid, where `r` is 0 at the zero frequency and 1 in the middle of the edges. As many positions as fit are taken,
+//! tried in random order (dart throwing: Cook, ACM TOG 5, 1986; in MRI: Lustig and Pauly, MRM 64, 2010). The slope that gives
+//! the acceleration is found by bisection.
+//!
+//! BART and SigPy use `1 + slope r`. On a grid that leaves out the accelerations between 1 and about 2.7: as soon as the slope
+//! is not zero, no two neighbours can be sampled. With less than 1 at the centre they can be, in `r <= 1 / (4 slope)`, and
+//! every acceleration is in reach.
 
 use super::Pattern;
 use super::fastmri::Seed;
@@ -36,7 +38,7 @@ pub struct PoissonDisc {
 pub struct Drawn {
     /// The pattern.
     pub pattern: Pattern,
-    /// `slope` of `d(r) = max(1, slope r)`.
+    /// `slope` of `d(r) = max(1, 3/4 + slope r)`.
     pub slope: f64,
 }
 
@@ -127,7 +129,7 @@ impl Grid {
                 continue;
             }
             // `blocked` keeps the distance of the samples before; this one's own distance may be larger than theirs.
-            let distance = (slope * self.radius[at]).max(1.0);
+            let distance = (0.75 + slope * self.radius[at]).max(1.0);
             if !self.disc(at, distance).any(|other| mask[other]) {
                 mask[at] = true;
                 self.disc(at, distance).for_each(|other| blocked[other] = true);

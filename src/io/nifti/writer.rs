@@ -74,7 +74,7 @@ pub(in crate::io) struct Writer {
 
 enum Output {
     Plain(AtomicFile),
-    Gzip(BufWriter<GzEncoder<AtomicFile>>),
+    Gzip(Box<BufWriter<GzEncoder<AtomicFile>>>),
 }
 
 impl Writer {
@@ -97,7 +97,7 @@ impl Writer {
         let out = if gzip {
             // No time stamp, no name: the same result gives the same bytes.
             let encoder = GzBuilder::new().mtime(0).write(file, Compression::default());
-            Output::Gzip(BufWriter::with_capacity(1 << 16, encoder))
+            Output::Gzip(Box::new(BufWriter::with_capacity(1 << 16, encoder)))
         } else {
             Output::Plain(file)
         };

@@ -1,0 +1,134 @@
+//! Element by element: new arrays from one or two.
+
+use num_complex::Complex32;
+
+use super::Storage::{Complex, Real};
+use super::{Array, DType};
+use crate::{Error, Result};
+
+impl Array {
+    /// `self + other`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::DType`] if the two differ.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        self.combine(1.0, other, 1.0)
+    }
+
+    /// `self - other`.
+    ///
+    /// # Errors
+    /// As [`Array::add`].
+    pub fn sub(&self, other: &Self) -> Result<Self> {
+        self.combine(1.0, other, -1.0)
+    }
+
+    /// `a self + b other`, in one pass.
+    ///
+    /// # Errors
+    /// As [`Array::add`].
+    pub fn combine(&self, a: f64, other: &Self, b: f64) -> Result<Self> {
+        let (a, b) = (a as f32, b as f32);
+        self.check_same(other, "Array::combine")?;
+        Ok(match (&self.storage, &other.storage) {
+            (Real(x), Real(y)) => Self { storage: Real(x.zip(y, |x, y| a * x + b * y)) },
+            (Complex(x), Complex(y)) => Self { storage: Complex(x.zip(y, |x, y| x * a + y * b)) },
+            _ => return Err(other.dtype_error("Array::combine", self.dtype())),
+        })
+    }
+
+    /// `self <- self + a other`, in place.
+    ///
+    /// # Errors
+    /// As [`Array::add`].
+    pub fn add_scaled(&mut self, a: f64, other: &Self) -> Result<()> {
+        let a = a as f32;
+        self.check_same(other, "Array::add_scaled")?;
+        let error = other.dtype_error("Array::add_scaled", self.dtype());
+        match (&mut self.storage, &other.storage) {
+            (Real(x), Real(y)) => x.zip_in_place(y, |x, y| *x += a * y),
+            (Complex(x), Complex(y)) => x.zip_in_place(y, |x, y| *x += y * a),
+            _ => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// `a self`.
+    pub fn scale(&self, a: f64) -> Self {
+        let a = a as f32;
+        self.map_storage(|x| x.map(|v| a * v), |x| x.map(|v| v * a))
+    }
+
+    /// Item `i` times `factors[i]`: `factors` is a real array of shape `[batch]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::DType`] if `factors` is not that.
+    pub fn scale_items(&self, factors: &Self) -> Result<Self> {
+        if factors.shape() != [self.batch()] {
+            let expected = format!("[{}]", self.batch());
+            return Err(Error::Shape { what: "Array::scale_items".into(), expected, got: factors.shape().to_vec() });
+        }
+        let factors = factors.as_f32()?;
+        Ok(self.map_storage(|x| x.map_items(|i, v| factors[i] * v), |x| x.map_items(|i, v| v * factors[i])))
+    }
+
+    /// The elementwise product; `other` is a batch of the same size or of one, and may be real where `self` is complex.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the items differ in shape; [`Error::DType`] for a real array times a complex one.
+    pub fn mul(&self, other: &Self) -> Result<Self> {
+        let repeated = other.batch() == 1 && self.batch() != 1;
+        let shape = other.shape();
+        if shape.len() != self.shape().len()
+            || shape[1..] != self.shape()[1..]
+            || !(repeated || shape[0] == self.batch())
+        {
+            let expected = format!("{:?}", self.shape());
+            return Err(Error::Shape { what: "Array::mul".into(), expected, got: shape.to_vec() });
+        }
+        Ok(match (&self.storage, &other.storage) {
+            (Real(x), Real(y)) => Self { storage: Real(x.zip_cyclic(y, |x, y| x * y)) },
+            (Complex(x), Real(y)) => Self { storage: Complex(x.zip_cyclic(y, |x, y| x * y)) },
+            (Complex(x), Complex(y)) => Self { storage: Complex(x.zip_cyclic(y, |x, y| x * y)) },
+            (Real(_), Complex(_)) => return Err(self.dtype_error("Array::mul", DType::Complex64)),
+        })
+    }
+
+    /// The complex conjugate; the array itself where it is real.
+    pub fn conj(&self) -> Self {
+        self.map_storage(Clone::clone, |x| x.map(|v| v.conj()))
+    }
+
+    /// The real part.
+    pub fn real(&self) -> Self {
+        match &self.storage {
+            Real(_) => self.clone(),
+            Complex(x) => Self { storage: Real(x.map(|v| v.re)) },
+        }
+    }
+
+    /// The imaginary part: zero where the array is real.
+    pub fn imag(&self) -> Self {
+        match &self.storage {
+            Real(x) => Self { storage: Real(x.map(|_| 0.0)) },
+            Complex(x) => Self { storage: Real(x.map(|v| v.im)) },
+        }
+    }
+
+    /// The magnitude.
+    pub fn abs(&self) -> Self {
+        match &self.storage {
+            Real(x) => Self { storage: Real(x.map(f32::abs)) },
+            Complex(x) => Self { storage: Real(x.map(|v| v.norm())) },
+        }
+    }
+
+    /// The same values with element type `dtype`: a real array gets a zero imaginary part, a complex one loses its.
+    pub fn cast(&self, dtype: DType) -> Self {
+        match (&self.storage, dtype) {
+            (Real(x), DType::Complex64) => Self { storage: Complex(x.map(|v| Complex32::new(v, 0.0))) },
+            (Complex(_), DType::F32) => self.real(),
+            _ => self.clone(),
+        }
+    }
+}
