@@ -23,7 +23,7 @@ pub struct Prior {
 }
 
 /// The default prior: brain MR slices, one real channel, 256x256, 4.7 M parameters.
-pub const BRAIN_MR: Prior = Prior {
+pub static BRAIN_MR: Prior = Prior {
     name: "brain-mr",
     config: include_str!("../data/brain-mr/config.json"),
     scheduler: include_str!("../data/brain-mr/scheduler_config.json"),
@@ -33,14 +33,14 @@ pub const BRAIN_MR: Prior = Prior {
 };
 
 /// All bundled priors.
-pub const PRIORS: &[Prior] = &[BRAIN_MR];
+pub static PRIORS: &[&Prior] = &[&BRAIN_MR];
 
 /// LPIPS v0.1: the AlexNet features and the linear heads of Zhang et al. (2018), safetensors.
-pub const LPIPS_ALEX: &[u8] = include_bytes!("../data/lpips_alex.safetensors");
+pub static LPIPS_ALEX: &[u8] = include_bytes!("../data/lpips_alex.safetensors");
 
 /// A T1-weighted head, 181x215x24 voxels of 1 mm, `.nii.gz`: a slab of Colin27 (Holmes et al. 1998), an average of 27 scans of
 /// one person, so less noisy than a single scan.
-pub const BRAIN_T1: &[u8] = include_bytes!("../data/brain-t1/brain_t1.nii.gz");
+pub static BRAIN_T1: &[u8] = include_bytes!("../data/brain-t1/brain_t1.nii.gz");
 
 /// One ellipse of a phantom: centre, half axes, turn in degrees, added intensity; coordinates in [-1, 1], y up.
 type Ellipse = (f64, f64, f64, f64, f64, f64);
