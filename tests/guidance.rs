@@ -1,5 +1,7 @@
 //! Proofs of the samplers that are guided through the Jacobian: DPS in the norm form, and the exact reference.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use nalgebra::{DMatrix, DVector};

@@ -1,6 +1,8 @@
 //! The contract of every sampler of the registry: same bits for the same noise, whatever the batch and the threads; progress;
 //! interruption; errors.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::ops::ControlFlow;

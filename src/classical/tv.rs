@@ -61,6 +61,8 @@ const GRADIENT_SQUARED: f64 = 8.0;
 /// Images are about `s / ||A||^2` large, the dual at most `lambda s`. The ratio of the step sizes follows the ratio of the two;
 /// the factor was measured on brain slices (4x MRI, `lambda` from 1e-3 to 1e-2; a third or three times as much costs little).
 const RATIO: f64 = 50.0;
+/// Beyond this the dual rarely reaches its bound and no longer grows with it.
+const LARGE_LAMBDA: f64 = 0.1;
 /// Over-relaxation (Condat, theorem 3.3: below 2).
 const RHO: f64 = 1.9;
 /// Where the proximal map of the data term has no closed form: how far, and for how many iterations at most, conjugate gradients
@@ -77,7 +79,7 @@ struct Steps {
 
 impl Steps {
     fn new(lambda: f64, beta: f64) -> Self {
-        let ratio = RATIO * lambda.max(1e-6) * beta;
+        let ratio = RATIO * lambda.clamp(1e-6, LARGE_LAMBDA) * beta;
         Self { tau: 1.0 / ratio, sigma: ratio / GRADIENT_SQUARED }
     }
 }

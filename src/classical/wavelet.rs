@@ -166,7 +166,7 @@ impl Wavelet {
         for k in half..even.len() {
             (even[k], odd[k]) = (even[k - half], odd[k - half]);
         }
-        let window = |t: usize| if t % 2 == 0 { &even[t / 2..][..half] } else { &odd[t / 2..][..half] };
+        let window = |t: usize| if t.is_multiple_of(2) { &even[t / 2..][..half] } else { &odd[t / 2..][..half] };
         let (low, high) = to.split_at_mut(half);
         weighted_sum(low, std::array::from_fn(window), &self.low);
         weighted_sum(high, std::array::from_fn(window), &self.high);

@@ -132,15 +132,16 @@ mod tests {
     fn the_schedules_are_those_of_diffusers() {
         // alphas_cumprod of DDPMScheduler at t = 0, 499, 999, from diffusers 0.42.
         for (kind, expected) in [
-            ("linear", [0.9999, 0.078_646_4, 4.035_8e-5]),
-            ("scaled_linear", [0.9999, 0.206_7, 1.9e-4]),
-            ("squaredcos_cap_v2", [0.999_958_75, 0.493_84, 2.4e-9]),
+            ("linear", [0.999_899_983, 0.078_587_234, 4.035_830_35e-5]),
+            ("scaled_linear", [0.999_899_983, 0.333_187_819, 7.334_119_87e-4]),
+            ("squaredcos_cap_v2", [0.999_958_694, 0.493_843_466, 2.428_734_99e-9]),
         ] {
             let text = format!(r#"{{"_class_name": "DDPMScheduler", "beta_schedule": "{kind}"}}"#);
             let schedule = Schedule::from_diffusers(Path::new("s.json"), &text).unwrap();
             for (t, abar) in [0usize, 499, 999].into_iter().zip(expected) {
                 let sigma = schedule.log_sigmas[t].exp();
-                assert!((1.0 / (1.0 + sigma * sigma) / abar - 1.0).abs() < 0.05, "{kind} {t}: {sigma}");
+                // diffusers multiplies in f32; 1 - abar at the first step shows that most.
+                assert!((1.0 / (1.0 + sigma * sigma) / abar - 1.0).abs() < 2e-4, "{kind} {t}: {sigma}");
                 assert!((schedule.timestep(sigma) - t as f64).abs() < 1e-9);
             }
             assert_eq!(schedule.timestep(1e-9), 0.0);

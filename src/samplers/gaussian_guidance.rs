@@ -1,7 +1,7 @@
 //! Covariance-corrected guidance: the exact conditional denoiser of a Gaussian prior, an approximation for any other.
 //!
 //! Boys et al., "Tweedie moment projected diffusions for inverse problems" (2024); Rozet et al., "Learning diffusion priors from
-//! observations by expectation maximization" (2024), moment-matching posterior sampling: conjugate gradients, section 4.
+//! observations by expectation maximization" (2024), moment-matching posterior sampling, for the conjugate gradients.
 
 use operators::solve::conjugate_gradient;
 use operators::spec::Parameter;

@@ -23,7 +23,7 @@ use crate::step::proximal;
 /// the posterior, so their standard deviation is a lower bound.
 ///
 /// Without measurement noise `P x0 = x0 + A^+ (y - A x0)`, the projection on the images that explain `y`; `lambda < 1` moves part of
-/// the way, as in equation 8 of Song et al. With noise of standard deviation `sigma_y`,
+/// the way, as in Song et al. With noise of standard deviation `sigma_y`,
 /// `P x0 = argmin ||y - A x||^2 / sigma_y^2 + ||x - x0||^2 / sigma^2`: the data weigh as much as they are worth beside a denoised
 /// image whose error is of the size of the current noise level, and noise is not fitted at the last levels. `P 0`, the start, is
 /// the pseudo-inverse `A^+ y` without noise, and a regularised one with it.

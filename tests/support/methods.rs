@@ -80,14 +80,6 @@ impl<'a> Level<'a> {
         Affine::new(&u0.f * rho, &u0.g * rho + a.transpose() * y * 2.0).then(&inverse)
     }
 
-    /// DDIM, equations 12 and 16: `sqrt(abar') u0 + sqrt(1 - abar' - c^2) eps + c z`.
-    fn ddim(&self, u0: &Affine, eta: f64) -> Step {
-        let ratio = (1.0 - self.next) / (1.0 - self.abar);
-        let c = eta * ratio.sqrt() * (1.0 - self.abar / self.next).max(0.0).sqrt();
-        let direction = (1.0 - self.next - c * c).max(0.0).sqrt();
-        Step { map: u0.mix(self.next.sqrt(), &self.eps(u0), direction), noise: vec![self.eye(c)] }
-    }
-
     /// DDPM, equations 6 and 7: posterior mean and variance of `w_{t-1}` given `w_t` and `u0`.
     fn ddpm(&self, u0: &Affine) -> Step {
         let alpha = self.abar / self.next;

@@ -134,11 +134,22 @@ impl Setting {
         self.operator.spectral(&self.measurement, &|s| s).unwrap().is_some()
     }
 
+    /// The largest singular value over the smallest that counts.
+    pub fn condition(&self) -> f64 {
+        let (weakest, strongest) = self.s.iter().fold((f64::INFINITY, 0f64), |(a, b), &s| (a.min(s), b.max(s)));
+        strongest / weakest
+    }
+
+    /// Whether the pseudo-inverse is a linear map to rounding: known in closed form, or well enough conditioned for conjugate
+    /// gradients in f32, which end before weak singular values are resolved.
+    pub fn inverts(&self) -> bool {
+        self.decomposes() || self.condition() < 100.0
+    }
+
     /// What rounding in f32 may do to an image like `x`: some units in its last place, and one unit times the condition number of
     /// the operator.
     pub fn rounding(&self, x: &DVector<f64>) -> f64 {
-        let (weakest, strongest) = self.s.iter().fold((f64::INFINITY, 0f64), |(a, b), &s| (a.min(s), b.max(s)));
-        (3e-6 + 3e-8 * strongest / weakest) * (1.0 + x.amax())
+        (3e-6 + 3e-8 * self.condition()) * (1.0 + x.amax())
     }
 
     /// Samples of `p(x | y)` as columns, by the sampler that `spec` names.

@@ -12,7 +12,8 @@ pub struct Scores {
     pub mean: f64,
     /// `sum ||w||^2 ~ chi^2_{Nk}`.
     pub total: f64,
-    /// `N sum_{i<j} S_ij^2`, near `chi^2_{k(k-1)/2}`, `S` the second moment of `w`.
+    /// `T = N sum_{i<j} S_ij^2`, `S` the second moment of `w`: mean `K = k (k - 1) / 2`, variance
+    /// `K (2 + 6 / N) + 2 k (k - 1) (k - 2) / N` (entries that share an index share its `S_ii`).
     pub correlation: f64,
     /// The largest of `k` scores of `N S_ii ~ chi^2_N`.
     pub variance: f64,
@@ -45,11 +46,13 @@ impl Scores {
         let k = rows.len() as f64;
         let second = &w * w.transpose() / count;
         let off = (second.norm_squared() - second.diagonal().norm_squared()) / 2.0;
+        let pairs = k * (k - 1.0) / 2.0;
+        let spread = pairs * (2.0 + 6.0 / count) + 2.0 * k * (k - 1.0) * (k - 2.0) / count;
         let variances = second.diagonal().iter().map(|v| score(v * count, count).abs()).fold(0.0, f64::max);
         Self {
             mean: score(w.column_mean().norm_squared() * count, k),
             total: score(w.norm_squared(), count * k),
-            correlation: if k > 1.0 { score(off * count, k * (k - 1.0) / 2.0) } else { 0.0 },
+            correlation: if k > 1.0 { (off * count - pairs) / spread.sqrt() } else { 0.0 },
             variance: variances,
             fixed,
         }

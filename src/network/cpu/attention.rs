@@ -94,7 +94,7 @@ impl Vectorised for Tile<'_> {
     type Output = (Buffer, Vec<(f32, f32)>);
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Self::Output {
+    fn run<S: Simd>(self, s: S) -> Self::Output {
         let Head { pixels, depth, .. } = self.head;
         let count = (pixels - self.first).min(TILE);
         let mut queries = self.pool.take(depth * TILE);
@@ -103,37 +103,41 @@ impl Vectorised for Tile<'_> {
             row[count..].fill(0.0);
         }
         let mut logits = self.pool.take(pixels * TILE);
-        let mut largest = [f32::NEG_INFINITY; TILE];
-        multiply(simd, self.keys, (depth, pixels), (&queries, TILE), count, |j, at, sums| {
-            logits[j * TILE + at..][..LANES].copy_from_slice(sums);
-            for (largest, &s) in largest[at..at + LANES].iter_mut().zip(sums) {
-                *largest = if s > *largest { s } else { *largest };
-            }
+        let mut largest = [s.splat(f32::NEG_INFINITY); TILES];
+        multiply(s, self.keys, (depth, pixels), (&queries, TILE), count, |j, at, sums| {
+            let logit = s.load(sums);
+            s.store(logit, &mut logits[j * TILE + at..][..LANES]);
+            // A logit that is not a number stays one.
+            largest[at / LANES] = s.max(largest[at / LANES], logit);
         });
-        // Columns that hold no query have logits of old memory: they become zeros.
-        let whole = count.next_multiple_of(LANES);
+        let whole = count.div_ceil(LANES);
         let mut sum = [0f64; TILE];
         for rows in logits.chunks_mut(32 * TILE) {
-            let mut part = [0f32; TILE];
+            let mut part = [s.splat(0.0); TILES];
             for row in rows.chunks_exact_mut(TILE) {
-                row[whole..].fill(0.0);
-                for l in 0..whole {
-                    row[l] = exp::<S>(row[l] - largest[l]);
-                    part[l] += row[l];
+                for (tile, logits) in row.chunks_exact_mut(LANES).enumerate().take(whole) {
+                    let e = exp(s, s.sub(s.load(logits), largest[tile]));
+                    part[tile] = s.add(part[tile], e);
+                    s.store(e, logits);
                 }
             }
-            for (sum, part) in sum.iter_mut().zip(part) {
-                *sum += f64::from(part);
+            for (sum, part) in sum.chunks_exact_mut(LANES).zip(part) {
+                let mut lanes = [0f32; LANES];
+                s.store(part, &mut lanes);
+                sum.iter_mut().zip(lanes).for_each(|(sum, part)| *sum += f64::from(part));
             }
+        }
+        let mut rows = [0f32; TILE];
+        for (rows, largest) in rows.chunks_exact_mut(LANES).zip(largest) {
+            s.store(largest, rows);
         }
         let inverse: [f32; TILE] = sum.map(|sum| (1.0 / sum) as f32);
         let mut out = self.pool.take(depth * TILE);
-        multiply(simd, self.values, (pixels, depth), (&logits, TILE), count, |d, at, sums| {
-            for (l, (out, sum)) in out[d * TILE + at..][..LANES].iter_mut().zip(sums).enumerate() {
-                *out = sum * inverse[at + l];
-            }
+        multiply(s, self.values, (pixels, depth), (&logits, TILE), count, |d, at, sums| {
+            let scaled = s.mul(s.load(sums), s.load(&inverse[at..]));
+            s.store(scaled, &mut out[d * TILE + at..][..LANES]);
         });
-        (out, largest.into_iter().zip(inverse).take(count).collect())
+        (out, rows.into_iter().zip(inverse).take(count).collect())
     }
 }
 
@@ -246,7 +250,7 @@ impl Vectorised for Chunk<'_> {
     type Output = [Buffer; 3];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> [Buffer; 3] {
+    fn run<S: Simd>(self, s: S) -> [Buffer; 3] {
         /// Queries of a step: two blocks of output channels.
         const STEP: usize = 16;
         let Head { pixels, depth, scale } = self.head;
@@ -267,43 +271,40 @@ impl Vectorised for Chunk<'_> {
             // P[i][j] = exp(q_i k_j - largest_i) / sum_i.
             pack_weights(depth, count, &mut by_query, |d, i| self.q[d][first + i] * scale);
             let weights = &by_query[..packed_len(depth, count)];
-            multiply(simd, weights, (depth, count), (&self.keys.k, columns), pixels, |i, at, sums| {
+            multiply(s, weights, (depth, count), (&self.keys.k, columns), pixels, |i, at, sums| {
                 let (largest, inverse) = self.rows[first + i];
-                for (p, s) in p[i * columns + at..][..LANES].iter_mut().zip(sums) {
-                    *p = exp::<S>(s - largest) * inverse;
-                }
+                let e = exp(s, s.sub(s.load(sums), s.splat(largest)));
+                s.store(s.mul(e, s.splat(inverse)), &mut p[i * columns + at..][..LANES]);
             });
             // dS = P (dP - <dO, O>) scale, dP = dO^T V.
             let mut inner = [0f32; STEP];
             for (output, gradient) in self.output.iter().zip(self.gradient) {
                 for (i, inner) in inner.iter_mut().enumerate().take(count) {
-                    *inner = S::mul_add(output[first + i], gradient[first + i], *inner);
+                    *inner += output[first + i] * gradient[first + i];
                 }
             }
             pack_weights(depth, count, &mut by_query, |d, i| self.gradient[d][first + i]);
             let weights = &by_query[..packed_len(depth, count)];
-            multiply(simd, weights, (depth, count), (&self.keys.v, columns), pixels, |i, at, sums| {
-                let p = &p[i * columns + at..][..LANES];
-                for ((ds, p), s) in ds[i * columns + at..][..LANES].iter_mut().zip(p).zip(sums) {
-                    *ds = p * (s - inner[i]) * scale;
-                }
+            multiply(s, weights, (depth, count), (&self.keys.v, columns), pixels, |i, at, sums| {
+                let p = s.mul(s.load(&p[i * columns + at..]), s.splat(scale));
+                let v = s.mul(p, s.sub(s.load(sums), s.splat(inner[i])));
+                s.store(v, &mut ds[i * columns + at..][..LANES]);
             });
             // dV += dO P, dK += Q dS.
             for (rows, input, sum) in [(self.gradient, &p, &mut dv), (self.q, &ds, &mut dk)] {
                 pack_weights(count, depth, &mut by_depth, |i, d| rows[d][first + i]);
                 let weights = &by_depth[..packed_len(count, depth)];
-                multiply(simd, weights, (count, depth), (input, columns), pixels, |d, at, sums| {
-                    for (sum, s) in sum[d * columns + at..][..LANES].iter_mut().zip(sums) {
-                        *sum += s;
-                    }
+                multiply(s, weights, (count, depth), (input, columns), pixels, |d, at, sums| {
+                    let sum = &mut sum[d * columns + at..][..LANES];
+                    s.store(s.add(s.load(sum), s.load(sums)), sum);
                 });
             }
             // dQ = K dS.
             pack_weights(pixels, count, &mut by_pixel, |j, i| ds[i * columns + j]);
             let weights = &by_pixel[..packed_len(pixels, count)];
             let dq = &mut dq[(first - self.queries.start) * step..];
-            multiply(simd, weights, (pixels, count), (&self.keys.k_by_pixel, step), depth, |i, at, sums| {
-                dq[i * step + at..][..LANES].copy_from_slice(sums);
+            multiply(s, weights, (pixels, count), (&self.keys.k_by_pixel, step), depth, |i, at, sums| {
+                s.store(s.load(sums), &mut dq[i * step + at..][..LANES]);
             });
         }
         [dq, dk, dv]

@@ -162,7 +162,7 @@ impl Vectorised for Task<'_> {
         let band = layout.band(units);
         let mut packed = self.pool.take(band.len);
         let mut rows = self.pool.take(band.rows * band.stride_rows);
-        pack::<S>(layout, stencil, &band, self.source, self.units.start, &mut rows, &mut packed);
+        pack(simd, layout, stencil, &band, self.source, self.units.start, &mut rows, &mut packed);
         let tiling = Tiling::new(units, layout.positions, band.stride);
         let taps: Vec<Vec<usize>> = stencil.passes.iter().map(|taps| band.taps(stencil, taps)).collect();
         let mut sums: [Sums; 6] = [[[[0.0; LANES]; TILES]; ROWS]; 6];
@@ -181,7 +181,7 @@ impl Vectorised for Task<'_> {
                     simd.tile(Product { input, step: band.step, taps, weights }, at, sums);
                 }
                 for (tile, pieces) in tiling.pieces[first..first + count].iter().enumerate() {
-                    self.store::<S>(&sums, block, tile, pieces);
+                    self.store(simd, &sums, block, tile, pieces);
                 }
             }
             first += count;
@@ -192,43 +192,36 @@ impl Vectorised for Task<'_> {
 impl Task<'_> {
     /// Finishes and stores one tile of a block of output channels.
     #[inline(always)]
-    fn store<S: Simd>(&mut self, sums: &[Sums; 6], block: usize, tile: usize, pieces: &[Piece]) {
+    fn store<S: Simd>(&mut self, s: S, sums: &[Sums; 6], block: usize, tile: usize, pieces: &[Piece]) {
         let (up, rows_per_unit) = (self.conv.stencil.up, self.layout.rows_per_unit);
         for o in 0..ROWS.min(self.out.len() - block * ROWS) {
-            let of = |pass: usize| &sums[pass][o][tile];
             let mut values = [[0f32; 2 * LANES]; WINOGRAD_ROWS];
             if self.conv.stencil.winograd {
-                let m: [&[f32; LANES]; 6] = std::array::from_fn(of);
-                for l in 0..LANES {
-                    let (even, odd) = (m[1][l] + m[2][l], m[1][l] - m[2][l]);
-                    let (even2, odd2) = (m[3][l] + m[4][l], m[3][l] - m[4][l]);
-                    values[0][l] = m[0][l] + even + even2;
-                    values[1][l] = S::mul_add(2.0, odd2, odd);
-                    values[2][l] = S::mul_add(4.0, even2, even);
-                    values[3][l] = S::mul_add(8.0, odd2, odd) + m[5][l];
-                }
+                // `A^T` of F(4, 3).
+                let [m0, m1, m2, m3, m4, m5] = std::array::from_fn(|pass| s.load(&sums[pass][o][tile]));
+                let (even, odd) = (s.add(m1, m2), s.sub(m1, m2));
+                let (even2, odd2) = (s.add(m3, m4), s.sub(m3, m4));
+                s.store(s.add(s.add(m0, even), even2), &mut values[0]);
+                s.store(s.mul_add(s.splat(2.0), odd2, odd), &mut values[1]);
+                s.store(s.mul_add(s.splat(4.0), even2, even), &mut values[2]);
+                s.store(s.add(s.mul_add(s.splat(8.0), odd2, odd), m5), &mut values[3]);
             } else if up == 2 {
-                for row in 0..2 {
-                    let (left, right) = (of(2 * row), of(2 * row + 1));
-                    for l in 0..LANES {
-                        values[row][2 * l] = left[l];
-                        values[row][2 * l + 1] = right[l];
-                    }
+                for (row, values) in values.iter_mut().enumerate().take(2) {
+                    let [left, right] = [2 * row, 2 * row + 1].map(|pass| s.load(&sums[pass][o][tile]));
+                    let halves = s.interleave(left, right);
+                    s.store(halves[0], &mut values[..LANES]);
+                    s.store(halves[1], &mut values[LANES..]);
                 }
             } else {
-                values[0][..LANES].copy_from_slice(of(0));
+                values[0][..LANES].copy_from_slice(&sums[0][o][tile]);
             }
+            let channel = block * ROWS + o;
             for piece in pieces {
                 for (row, values) in values.iter().enumerate().take(rows_per_unit) {
                     let at = (piece.unit * rows_per_unit + row) * self.width + piece.column * up;
-                    if at >= self.out[block * ROWS + o].len() {
-                        break;
-                    }
-                    let channel = block * ROWS + o;
-                    match (piece.len, up) {
-                        (LANES, 1) => self.finish::<S>(channel, at, &values[..LANES]),
-                        (LANES, 2) => self.finish::<S>(channel, at, &values[..2 * LANES]),
-                        (len, _) => self.finish::<S>(channel, at, &values[piece.lane * up..(piece.lane + len) * up]),
+                    // The last column of four may end below the image.
+                    if at < self.out[channel].len() {
+                        self.finish(s, channel, at, &values[piece.lane * up..(piece.lane + piece.len) * up]);
                     }
                 }
             }
@@ -236,30 +229,26 @@ impl Task<'_> {
     }
 
     #[inline(always)]
-    fn finish<S: Simd>(&mut self, local: usize, at: usize, values: &[f32]) {
+    fn finish<S: Simd>(&mut self, s: S, local: usize, at: usize, values: &[f32]) {
         let channel = self.first_block * ROWS + local;
-        let plane_at = self.units.start * self.layout.rows_per_unit * self.width + at;
-        let len = values.len();
-        let out = &mut self.out[local][at..at + len];
-        let bias = self.finish.bias.map_or(0.0, |bias| bias[channel]);
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = value + bias;
-        }
-        if let Some((planes, affine)) = &self.finish.slope {
-            let (a, b) = affine[channel];
-            for (out, &x) in out.iter_mut().zip(&planes[channel][plane_at..plane_at + len]) {
-                *out *= silu_slope::<S>(S::mul_add(a, x, b));
+        let image_at = self.units.start * self.layout.rows_per_unit * self.width + at;
+        let out = &mut self.out[local][at..at + values.len()];
+        let bias = s.splat(self.finish.bias.map_or(0.0, |bias| bias[channel]));
+        for (i, (out, values)) in out.chunks_mut(LANES).zip(values.chunks(LANES)).enumerate() {
+            let here = image_at + i * LANES..image_at + i * LANES + values.len();
+            let mut v = s.add(s.load(values), bias);
+            if let Some((planes, affine)) = &self.finish.slope {
+                let (a, b) = affine[channel];
+                let z = s.mul_add(s.splat(a), s.load(&planes[channel][here.clone()]), s.splat(b));
+                v = s.mul(v, silu_slope(s, z));
             }
-        }
-        if let Some(planes) = &self.finish.residual {
-            for (out, &x) in out.iter_mut().zip(&planes[channel][plane_at..plane_at + len]) {
-                *out += x;
+            if let Some(planes) = &self.finish.residual {
+                v = s.add(v, s.load(&planes[channel][here]));
             }
-        }
-        if let Some(scale) = self.finish.scale {
-            for out in out.iter_mut() {
-                *out *= scale;
+            if let Some(scale) = self.finish.scale {
+                v = s.mul(v, s.splat(scale));
             }
+            s.store(v, out);
         }
     }
 }

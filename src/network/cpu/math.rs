@@ -1,4 +1,4 @@
-//! Functions of one number that the compiler can vectorise.
+//! Functions of sixteen numbers.
 
 use super::simd::Simd;
 
@@ -6,36 +6,42 @@ use super::simd::Simd;
 ///
 /// Cephes' `expf`: `x = n log 2 + r`, a polynomial in `r`, and `2^n` through the exponent bits.
 #[inline(always)]
-#[allow(clippy::manual_clamp, clippy::excessive_precision)]
-pub(super) fn exp<S: Simd>(x: f32) -> f32 {
+#[allow(clippy::excessive_precision)]
+pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     // Adding it leaves the nearest integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let x = if x < -87.3 { -87.3 } else { x };
-    let x = if x > 88.3 { 88.3 } else { x };
-    let shifted = S::mul_add(x, std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let r = S::mul_add(n, -0.693_359_375, x);
-    let r = S::mul_add(n, 2.121_944_4e-4, r);
-    let p = S::mul_add(r, 1.987_569_15e-4, 1.398_199_95e-3);
-    let p = S::mul_add(p, r, 8.333_451_9e-3);
-    let p = S::mul_add(p, r, 4.166_579_6e-2);
-    let p = S::mul_add(p, r, 1.666_666_55e-1);
-    let p = S::mul_add(p, r, 5.000_000_1e-1);
-    let p = S::mul_add(p, r * r, r) + 1.0;
-    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+    let round = s.splat(12_582_912.0);
+    let x = s.min(s.splat(88.3), s.max(s.splat(-87.3), x));
+    let shifted = s.mul_add(x, s.splat(std::f32::consts::LOG2_E), round);
+    let n = s.sub(shifted, round);
+    let r = s.mul_add(n, s.splat(-0.693_359_375), x);
+    let r = s.mul_add(n, s.splat(2.121_944_4e-4), r);
+    let p = s.mul_add(r, s.splat(1.987_569_15e-4), s.splat(1.398_199_95e-3));
+    let p = s.mul_add(p, r, s.splat(8.333_451_9e-3));
+    let p = s.mul_add(p, r, s.splat(4.166_579_6e-2));
+    let p = s.mul_add(p, r, s.splat(1.666_666_55e-1));
+    let p = s.mul_add(p, r, s.splat(5.000_000_1e-1));
+    let p = s.add(s.mul_add(p, s.mul(r, r), r), s.splat(1.0));
+    s.mul(p, s.power_of_two(shifted))
+}
+
+/// `e^-z`.
+#[inline(always)]
+fn decay<S: Simd>(s: S, z: S::V) -> S::V {
+    exp(s, s.sub(s.splat(0.0), z))
 }
 
 /// `z / (1 + e^-z)`.
 #[inline(always)]
-pub(super) fn silu<S: Simd>(z: f32) -> f32 {
-    z / (1.0 + exp::<S>(-z))
+pub(super) fn silu<S: Simd>(s: S, z: S::V) -> S::V {
+    s.div(z, s.add(s.splat(1.0), decay(s, z)))
 }
 
-/// The derivative of [`silu`].
+/// The derivative of [`silu`]: `p (1 + z q)`, `p = 1 / (1 + e^-z)`, `q = 1 - p` without the cancellation.
 #[inline(always)]
-pub(super) fn silu_slope<S: Simd>(z: f32) -> f32 {
-    let s = 1.0 / (1.0 + exp::<S>(-z));
-    s * S::mul_add(z, 1.0 - s, 1.0)
+pub(super) fn silu_slope<S: Simd>(s: S, z: S::V) -> S::V {
+    let (one, e) = (s.splat(1.0), decay(s, z));
+    let p = s.div(one, s.add(one, e));
+    s.mul(p, s.mul_add(z, s.mul(e, p), one))
 }
 
 #[cfg(test)]
@@ -46,9 +52,18 @@ mod tests {
 
     impl Vectorised for All {
         type Output = Vec<[f32; 3]>;
-        fn run<S: Simd>(self, _: S) -> Self::Output {
-            let at = |&x: &f32| [super::exp::<S>(x), super::silu::<S>(x), super::silu_slope::<S>(x)];
-            self.0.iter().map(at).collect()
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let mut all = Vec::new();
+            for x in self.0.chunks(16) {
+                let x = s.load(x);
+                let mut out = [[0f32; 16]; 3];
+                for (out, v) in out.iter_mut().zip([super::exp(s, x), super::silu(s, x), super::silu_slope(s, x)]) {
+                    s.store(v, out);
+                }
+                all.extend((0..16).map(|l| [out[0][l], out[1][l], out[2][l]]));
+            }
+            all
         }
     }
 

@@ -117,12 +117,17 @@ struct Spread<'a>(&'a [f32]);
 impl Vectorised for Spread<'_> {
     type Output = (f64, f64);
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> (f64, f64) {
-        let mean = sum::<1>(self.0, self.0, |x, _| [x])[0] / self.0.len() as f64;
-        let near = mean as f32;
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let count = self.0.len() as f64;
+        let [sum, _] = sums(s, (self.0, 0.0), self.0, |x, _| [x, s.splat(0.0)]);
         // Distances from the rounded mean; its own distance from the mean is taken out again.
-        let [squares, rest] = sum::<2>(self.0, self.0, |x, _| [(x - near) * (x - near), x - near]);
-        (mean, squares - rest * rest / self.0.len() as f64)
+        let mean = sum / count;
+        let near = s.splat(mean as f32);
+        let [rest, squares] = sums(s, (self.0, mean as f32), self.0, |x, _| {
+            let distance = s.sub(x, near);
+            [distance, s.mul(distance, distance)]
+        });
+        (mean, squares - rest * rest / count)
     }
 }
 
@@ -136,38 +141,36 @@ struct Moments<'a> {
 impl Vectorised for Moments<'_> {
     type Output = (f64, f64);
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> (f64, f64) {
-        let mean = self.mean;
-        let [flat, slope] = sum::<2>(self.x, self.gradient, |x, g| [g, g * (x - mean)]);
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let mean = s.splat(self.mean);
+        let [flat, slope] = sums(s, (self.x, 0.0), self.gradient, |x, g| [g, s.mul(g, s.sub(x, mean))]);
         (flat, slope)
     }
 }
 
-/// Sums of `f(x, y)`: short runs of sixteen lanes in f32, their totals in f64, in an order given by the length alone.
+/// Sums of two functions of `(x, y)`: short runs of sixteen lanes in f32, their totals in f64, in an order given by the length
+/// alone. Lanes after the end see `(fill, 0)`, for which `f` must be 0.
 #[inline(always)]
-fn sum<const N: usize>(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> [f32; N]) -> [f64; N] {
+fn sums<S: Simd>(s: S, (x, fill): (&[f32], f32), y: &[f32], f: impl Fn(S::V, S::V) -> [S::V; 2]) -> [f64; 2] {
     const RUN: usize = 32 * LANES;
-    let mut total = [0f64; N];
+    let mut total = [0f64; 2];
     for (x, y) in x.chunks(RUN).zip(y.chunks(RUN)) {
-        let mut lanes = [[0f32; LANES]; N];
-        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-        let rest = xs.remainder().iter().zip(ys.remainder());
-        for (x, y) in xs.zip(ys) {
-            for l in 0..LANES {
-                let values = f(x[l], y[l]);
-                for n in 0..N {
-                    lanes[n][l] += values[n];
-                }
-            }
+        let mut lanes = [s.splat(0.0); 2];
+        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+            let mut filled = [fill; LANES];
+            let x = if x.len() == LANES {
+                s.load(x)
+            } else {
+                filled[..x.len()].copy_from_slice(x);
+                s.load(&filled)
+            };
+            let values = f(x, s.load(y));
+            lanes = [s.add(lanes[0], values[0]), s.add(lanes[1], values[1])];
         }
-        for (l, (&x, &y)) in rest.enumerate() {
-            let values = f(x, y);
-            for n in 0..N {
-                lanes[n][l] += values[n];
-            }
-        }
-        for n in 0..N {
-            total[n] += lanes[n].iter().map(|&v| f64::from(v)).sum::<f64>();
+        for (total, lanes) in total.iter_mut().zip(lanes) {
+            let mut out = [0f32; LANES];
+            s.store(lanes, &mut out);
+            *total += out.iter().map(|&v| f64::from(v)).sum::<f64>();
         }
     }
     total
@@ -183,11 +186,11 @@ struct Normalise<'a> {
 impl Vectorised for Normalise<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let (a, b) = self.affine;
-        for (out, &x) in self.out.iter_mut().zip(self.x) {
-            let z = S::mul_add(a, x, b);
-            *out = if self.silu { silu::<S>(z) } else { z };
+    fn run<S: Simd>(self, s: S) {
+        let (a, b) = (s.splat(self.affine.0), s.splat(self.affine.1));
+        for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+            let z = s.mul_add(a, s.load(x), b);
+            s.store(if self.silu { silu(s, z) } else { z }, out);
         }
     }
 }
@@ -202,10 +205,12 @@ struct Slope<'a> {
 impl Vectorised for Slope<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let (a, b) = self.affine;
-        for ((out, &x), &gradient) in self.out.iter_mut().zip(self.x).zip(self.gradient) {
-            *out = gradient * silu_slope::<S>(S::mul_add(a, x, b));
+    fn run<S: Simd>(self, s: S) {
+        let (a, b) = (s.splat(self.affine.0), s.splat(self.affine.1));
+        let inputs = self.x.chunks(LANES).zip(self.gradient.chunks(LANES));
+        for (out, (x, gradient)) in self.out.chunks_mut(LANES).zip(inputs) {
+            let slope = silu_slope(s, s.mul_add(a, s.load(x), b));
+            s.store(s.mul(s.load(gradient), slope), out);
         }
     }
 }
@@ -223,20 +228,15 @@ struct Combine<'a> {
 impl Vectorised for Combine<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Self { a, slope, flat, .. } = self;
-        let value = |x: f32, gradient: f32| S::mul_add(a, gradient, S::mul_add(slope, x, flat));
-        match self.residual {
-            Some(residual) => {
-                for (((out, &x), &g), &r) in self.out.iter_mut().zip(self.x).zip(self.gradient).zip(residual) {
-                    *out = value(x, g) + r;
-                }
+    fn run<S: Simd>(self, s: S) {
+        let [a, slope, flat] = [self.a, self.slope, self.flat].map(|v| s.splat(v));
+        let inputs = self.x.chunks(LANES).zip(self.gradient.chunks(LANES));
+        for (i, (out, (x, gradient))) in self.out.chunks_mut(LANES).zip(inputs).enumerate() {
+            let mut v = s.mul_add(a, s.load(gradient), s.mul_add(slope, s.load(x), flat));
+            if let Some(residual) = self.residual {
+                v = s.add(v, s.load(&residual[i * LANES..][..x.len()]));
             }
-            None => {
-                for ((out, &x), &g) in self.out.iter_mut().zip(self.x).zip(self.gradient) {
-                    *out = value(x, g);
-                }
-            }
+            s.store(v, out);
         }
     }
 }

@@ -94,6 +94,7 @@ impl Band {
 /// Packs the units from `first` of a band; `rows` is scratch for the padded rows of a channel.
 #[inline(always)]
 pub(super) fn pack<S: Simd>(
+    s: S,
     layout: &Layout,
     stencil: &Stencil,
     band: &Band,
@@ -112,14 +113,14 @@ pub(super) fn pack<S: Simd>(
         let step = channel * band.step;
         let rows_of = Rows { plane, affine, silu: source.silu, pad: stencil.pad, first: first_row, width, height };
         if direct {
-            rows_of.fill::<S>(&mut packed[step..step + band.step], band);
+            rows_of.fill(s, &mut packed[step..step + band.step], band);
             continue;
         }
-        rows_of.fill::<S>(rows, band);
+        rows_of.fill(s, rows, band);
         if layout.winograd {
             for unit in 0..band.step / band.stride {
                 let rows = &rows[unit * WINOGRAD_ROWS * band.stride..];
-                winograd_rows::<S>(rows, band, step + unit * band.stride, packed);
+                winograd_rows(s, rows, band, step + unit * band.stride, packed);
             }
         } else {
             let parts = packed[step..step + band.step].chunks_exact_mut(band.part);
@@ -146,11 +147,11 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     #[inline(always)]
-    fn fill<S: Simd>(&self, rows: &mut [f32], band: &Band) {
+    fn fill<S: Simd>(&self, s: S, rows: &mut [f32], band: &Band) {
         for (row, out) in rows.chunks_exact_mut(band.stride_rows).take(band.rows).enumerate() {
             match (self.first + row).checked_sub(self.pad).filter(|&y| y < self.height) {
                 Some(y) => {
-                    pack_row::<S>(&self.plane[y * self.width..][..self.width], self.pad, self.affine, self.silu, out)
+                    pack_row(s, &self.plane[y * self.width..][..self.width], self.pad, self.affine, self.silu, out)
                 }
                 None => out.fill(0.0),
             }
@@ -160,29 +161,25 @@ impl Rows<'_> {
 
 /// One row with zeros before and after: `silu(a x + b)`.
 #[inline(always)]
-fn pack_row<S: Simd>(source: &[f32], pad: usize, affine: Option<(f32, f32)>, with_silu: bool, out: &mut [f32]) {
+fn pack_row<S: Simd>(s: S, source: &[f32], pad: usize, affine: Option<(f32, f32)>, with_silu: bool, out: &mut [f32]) {
     let (before, rest) = out.split_at_mut(pad);
     let (inside, after) = rest.split_at_mut(source.len());
     before.fill(0.0);
     after.fill(0.0);
-    match affine {
-        None => inside.copy_from_slice(source),
-        Some((a, b)) if with_silu => {
-            for (out, &x) in inside.iter_mut().zip(source) {
-                *out = silu::<S>(S::mul_add(a, x, b));
-            }
-        }
-        Some((a, b)) => {
-            for (out, &x) in inside.iter_mut().zip(source) {
-                *out = S::mul_add(a, x, b);
-            }
-        }
+    let Some((a, b)) = affine else {
+        inside.copy_from_slice(source);
+        return;
+    };
+    let (a, b) = (s.splat(a), s.splat(b));
+    for (out, x) in inside.chunks_mut(LANES).zip(source.chunks(LANES)) {
+        let z = s.mul_add(a, s.load(x), b);
+        s.store(if with_silu { silu(s, z) } else { z }, out);
     }
 }
 
 /// `B^T` of F(4, 3): six combinations of six rows.
 #[inline(always)]
-fn winograd_rows<S: Simd>(rows: &[f32], band: &Band, at: usize, packed: &mut [f32]) {
+fn winograd_rows<S: Simd>(s: S, rows: &[f32], band: &Band, at: usize, packed: &mut [f32]) {
     let n = band.stride;
     let (d0, rows) = rows.split_at(n);
     let (d1, rows) = rows.split_at(n);
@@ -197,17 +194,21 @@ fn winograd_rows<S: Simd>(rows: &[f32], band: &Band, at: usize, packed: &mut [f3
     let (t4, t5) = rest.split_at_mut(band.pass_len);
     let (t0, t1, t2) = (&mut t0[at..at + n], &mut t1[at..at + n], &mut t2[at..at + n]);
     let (t3, t4, t5) = (&mut t3[at..at + n], &mut t4[at..at + n], &mut t5[at..at + n]);
-    for x in 0..n {
-        let near = S::mul_add(-4.0, d2[x], d4[x]);
-        let far = S::mul_add(-4.0, d1[x], d3[x]);
-        let wide = d4[x] - d2[x];
-        let tall = 2.0 * (d3[x] - d1[x]);
-        t0[x] = S::mul_add(4.0, d0[x], S::mul_add(-5.0, d2[x], d4[x]));
-        t1[x] = near + far;
-        t2[x] = near - far;
-        t3[x] = wide + tall;
-        t4[x] = wide - tall;
-        t5[x] = S::mul_add(4.0, d1[x], S::mul_add(-5.0, d3[x], d5[x]));
+    let [two, four, minus_four, minus_five] = [2.0, 4.0, -4.0, -5.0].map(|x| s.splat(x));
+    for x in (0..n).step_by(LANES) {
+        let end = (x + LANES).min(n);
+        let [d0, d1, d2] = [s.load(&d0[x..end]), s.load(&d1[x..end]), s.load(&d2[x..end])];
+        let [d3, d4, d5] = [s.load(&d3[x..end]), s.load(&d4[x..end]), s.load(&d5[x..end])];
+        let near = s.mul_add(minus_four, d2, d4);
+        let far = s.mul_add(minus_four, d1, d3);
+        let wide = s.sub(d4, d2);
+        let tall = s.mul(two, s.sub(d3, d1));
+        s.store(s.mul_add(four, d0, s.mul_add(minus_five, d2, d4)), &mut t0[x..end]);
+        s.store(s.add(near, far), &mut t1[x..end]);
+        s.store(s.sub(near, far), &mut t2[x..end]);
+        s.store(s.add(wide, tall), &mut t3[x..end]);
+        s.store(s.sub(wide, tall), &mut t4[x..end]);
+        s.store(s.mul_add(four, d1, s.mul_add(minus_five, d3, d5)), &mut t5[x..end]);
     }
 }
 

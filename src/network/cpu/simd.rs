@@ -1,7 +1,7 @@
 //! The vector instructions of the machine, chosen when the program runs. The one file of the CPU backend with `unsafe`.
 //!
-//! Everything else is safe code over slices, written so that the compiler vectorises it; [`dispatch`] compiles it once per
-//! instruction set. Only the innermost loop of all convolutions and matrix products, [`Simd::tile`], is written in intrinsics.
+//! Everything else is safe code over vectors of sixteen numbers, the trait [`Simd`]; [`dispatch`] compiles it once per
+//! instruction set. The innermost loop of all convolutions and matrix products is [`Simd::tile`].
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;
@@ -44,8 +44,32 @@ impl Product<'_> {
 
 /// An instruction set; having a value of it proves that the machine has it.
 pub(in crate::network) trait Simd: Copy {
+    /// Sixteen numbers.
+    type V: Copy;
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::V;
+    /// The first sixteen of `values`; where there are fewer, zeros follow.
+    fn load(self, values: &[f32]) -> Self::V;
+    /// Into the first sixteen of `out`, or into all there are.
+    fn store(self, v: Self::V, out: &mut [f32]);
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a b + c`, in one rounding where that is fast.
-    fn mul_add(a: f32, b: f32, c: f32) -> f32;
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger; `b` where one is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; `b` where one is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `2^n` for lanes `n + 1.5 2^23`, `n` from -126 to 127.
+    fn power_of_two(self, shifted: Self::V) -> Self::V;
+    /// `a0 b0 a1 b1 ...`, in two halves.
+    fn interleave(self, a: Self::V, b: Self::V) -> [Self::V; 2];
     /// The tiles at `at` (one to three) of a product.
     fn tile(self, product: Product<'_>, at: &[usize], sums: &mut Sums);
 }
@@ -101,11 +125,83 @@ pub(in crate::network) fn dispatch<W: Vectorised>(work: W) -> W::Output {
 #[derive(Clone, Copy)]
 struct Portable;
 
+/// `a b + c`: without the instruction, the fused product is a slow library call.
+#[inline(always)]
+fn portable_mul_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|l| f(a[l], b[l]))
+}
+
 impl Simd for Portable {
+    type V = [f32; LANES];
+
     #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        // Without the instruction, the fused product is a slow library call.
-        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32]) -> Self::V {
+        match values.first_chunk() {
+            Some(values) => *values,
+            None => partial(values),
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, out: &mut [f32]) {
+        let len = out.len().min(LANES);
+        out[..len].copy_from_slice(&v[..len]);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|l| portable_mul_add(a[l], b[l], c[l]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, shifted: Self::V) -> Self::V {
+        shifted.map(|v| f32::from_bits((v.to_bits() << 23).wrapping_add(0x3f80_0000)))
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let half = |from: usize| std::array::from_fn(|l| if l % 2 == 0 { a[from + l / 2] } else { b[from + l / 2] });
+        [half(0), half(LANES / 2)]
     }
 
     #[inline(always)]
@@ -120,7 +216,7 @@ impl Simd for Portable {
                     let Some(w) = weights.next() else { return };
                     for (acc, &w) in acc.iter_mut().zip(w) {
                         for (acc, &x) in acc.iter_mut().zip(x) {
-                            *acc = Self::mul_add(w, x, *acc);
+                            *acc = portable_mul_add(w, x, *acc);
                         }
                     }
                 }
@@ -132,124 +228,86 @@ impl Simd for Portable {
     }
 }
 
+/// Fewer than sixteen numbers, then zeros.
+#[inline(always)]
+fn partial(values: &[f32]) -> [f32; LANES] {
+    let mut all = [0.0; LANES];
+    all[..values.len()].copy_from_slice(values);
+    all
+}
+
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
+mod x86;
 
-    use super::{LANES, Product, ROWS, Simd, Sums, Vectorised};
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    #[derive(Clone, Copy)]
-    struct Avx512;
-    #[derive(Clone, Copy)]
-    struct Avx2;
-
-    #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-    pub(super) fn avx512<W: Vectorised>(work: W) -> W::Output {
-        work.run(Avx512)
+    struct Work<'a> {
+        product: Product<'a>,
+        at: &'a [usize],
+        x: [f32; LANES],
     }
 
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn avx2<W: Vectorised>(work: W) -> W::Output {
-        work.run(Avx2)
-    }
-
-    impl Simd for Avx512 {
+    impl Vectorised for Work<'_> {
+        type Output = (Sums, Vec<[f32; LANES]>);
         #[inline(always)]
-        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-
-        #[inline(always)]
-        fn tile(self, product: Product<'_>, at: &[usize], sums: &mut Sums) {
-            let channels = product.channels(at);
-            // SAFETY: an `Avx512` is only made where the features are enabled; `channels` checked every index.
-            unsafe {
-                match *at {
-                    [a] => tile_avx512(product, channels, [a], sums),
-                    [a, b] => tile_avx512(product, channels, [a, b], sums),
-                    [a, b, c] => tile_avx512(product, channels, [a, b, c], sums),
-                    _ => unreachable!("one to three tiles"),
-                }
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let mut sums: Sums = [[[0.0; LANES]; TILES]; ROWS];
+            s.tile(self.product, self.at, &mut sums);
+            let (x, y) = (s.load(&self.x), s.load(&self.x[3..]));
+            let [low, high] = s.interleave(x, y);
+            let all = [s.add(x, y), s.sub(x, y), s.mul(x, y), s.div(y, x), s.max(x, y), s.min(x, y), low, high];
+            let mut out: Vec<[f32; LANES]> = Vec::new();
+            for v in all {
+                out.push([f32::NAN; LANES]);
+                s.store(v, out.last_mut().map_or(&mut [], |last| &mut last[..]));
             }
+            let mut short = [7.0; LANES];
+            s.store(x, &mut short[..5]);
+            out.push(short);
+            (sums, out)
         }
     }
 
-    impl Simd for Avx2 {
-        #[inline(always)]
-        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-
-        #[inline(always)]
-        fn tile(self, product: Product<'_>, at: &[usize], sums: &mut Sums) {
-            let channels = product.channels(at);
-            // SAFETY: as for `Avx512`.
-            unsafe {
-                match *at {
-                    [a] => tile_avx2(product, channels, [a], sums),
-                    [a, b] => tile_avx2(product, channels, [a, b], sums),
-                    [a, b, c] => tile_avx2(product, channels, [a, b, c], sums),
-                    _ => unreachable!("one to three tiles"),
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// Every index of [`Product`] with `channels` input channels lies inside its slices.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn tile_avx512<const N: usize>(product: Product<'_>, channels: usize, at: [usize; N], sums: &mut Sums) {
-        let inputs = at.map(|at| unsafe { product.input.as_ptr().add(at) });
-        let mut weights = product.weights.as_ptr();
-        let mut acc = [[_mm512_setzero_ps(); N]; ROWS];
-        for channel in 0..channels {
-            for tap in product.taps {
-                let offset = channel * product.step + tap;
-                let x = inputs.map(|input| unsafe { _mm512_loadu_ps(input.add(offset)) });
-                for (o, acc) in acc.iter_mut().enumerate() {
-                    let w = _mm512_set1_ps(unsafe { *weights.add(o) });
-                    for (acc, x) in acc.iter_mut().zip(x) {
-                        *acc = _mm512_fmadd_ps(w, x, *acc);
+    /// Every instruction set this machine has computes what plain loops compute: the same bits, but for fused rounding.
+    #[test]
+    fn instruction_sets_agree() {
+        let input: Vec<f32> = (0..500).map(|i| ((i * 37 % 101) as f32 - 50.0) / 16.0).collect();
+        let weights: Vec<f32> = (0..5 * 3 * ROWS).map(|i| ((i * 29 % 67) as f32 - 33.0) / 8.0).collect();
+        for at in [&[0usize][..], &[4, 20], &[0, 17, 40]] {
+            let product = Product { input: &input, step: 61, taps: &[0, 7, 29], weights: &weights };
+            let work = || Work { product, at, x: std::array::from_fn(|l| l as f32 - 6.5) };
+            let (expected, vectors) = work().run(Portable);
+            for (o, sums) in expected.iter().enumerate() {
+                for (j, &at) in at.iter().enumerate() {
+                    let tap = |i: usize, t: usize, l: usize| {
+                        weights[(i * 3 + t) * ROWS + o] * input[i * 61 + product.taps[t] + at + l]
+                    };
+                    for l in 0..LANES {
+                        // Small multiples of 1 / 128: every sum is exact.
+                        let sum: f32 = (0..5).map(|i| (0..3).map(|t| tap(i, t, l)).sum::<f32>()).sum();
+                        assert_eq!(sums[j][l], sum);
                     }
                 }
-                weights = unsafe { weights.add(ROWS) };
             }
-        }
-        for (sums, acc) in sums.iter_mut().zip(acc) {
-            for (sum, acc) in sums.iter_mut().zip(acc) {
-                unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), acc) };
+            let mut others = vec![dispatch(work())];
+            #[cfg(target_arch = "x86_64")]
+            if level() != Level::Portable {
+                // SAFETY: `level` found at least these features.
+                others.push(unsafe { x86::avx2(work()) });
+            }
+            for (sums, other) in others {
+                assert_eq!(sums, expected);
+                assert_eq!(other, vectors);
             }
         }
     }
 
-    /// Sixteen registers hold 4 channels x 3 half tiles, so a block is done in four quarters.
-    ///
-    /// # Safety
-    /// As [`tile_avx512`].
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn tile_avx2<const N: usize>(product: Product<'_>, channels: usize, at: [usize; N], sums: &mut Sums) {
-        for (half, rows) in [(0, 0), (LANES / 2, 0), (0, ROWS / 2), (LANES / 2, ROWS / 2)] {
-            let inputs = at.map(|at| unsafe { product.input.as_ptr().add(at + half) });
-            let mut weights = unsafe { product.weights.as_ptr().add(rows) };
-            let mut acc = [[_mm256_setzero_ps(); N]; ROWS / 2];
-            for channel in 0..channels {
-                for tap in product.taps {
-                    let offset = channel * product.step + tap;
-                    let x = inputs.map(|input| unsafe { _mm256_loadu_ps(input.add(offset)) });
-                    for (o, acc) in acc.iter_mut().enumerate() {
-                        let w = _mm256_set1_ps(unsafe { *weights.add(o) });
-                        for (acc, x) in acc.iter_mut().zip(x) {
-                            *acc = _mm256_fmadd_ps(w, x, *acc);
-                        }
-                    }
-                    weights = unsafe { weights.add(ROWS) };
-                }
-            }
-            for (sums, acc) in sums[rows..].iter_mut().zip(acc) {
-                for (sum, acc) in sums.iter_mut().zip(acc) {
-                    unsafe { _mm256_storeu_ps(sum.as_mut_ptr().add(half), acc) };
-                }
-            }
-        }
+    #[test]
+    #[should_panic(expected = "a tile ends at")]
+    fn a_tile_outside_the_input_is_refused() {
+        let product = Product { input: &[0.0; 20], step: 4, taps: &[0], weights: &[0.0; 2 * ROWS] };
+        dispatch(Work { product, at: &[1], x: [1.0; LANES] });
     }
 }
