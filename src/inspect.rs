@@ -92,7 +92,7 @@ mod tests {
         let labels = Array4::from_shape_fn((1, 32, 32, 4), |(_, x, y, _)| ((x / 8) + (y / 16)) as f32);
         assert!(refused(&labels, true));
         assert!(!refused(&labels, false), "a float image may be piecewise constant");
-        let parcels = Array4::from_shape_fn((1, 64, 64, 4), |(_, x, y, z)| (x / 5 + 13 * (y / 6) + 40 * z) as f32);
+        let parcels = Array4::from_shape_fn((1, 64, 64, 4), |(_, x, y, z)| (x / 5 + 13 * (y / 6) + 20 * z) as f32);
         assert!(refused(&parcels, true), "many labels in small regions");
         let ct =
             Array4::from_shape_fn((1, 32, 32, 4), |(_, x, y, z)| -1000.0 + ((x * 37 + y * 11 + z * 5) % 1400) as f32);

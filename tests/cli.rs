@@ -1,5 +1,7 @@
 //! The command line, proved by running the binary on files that the tests make.
 
+#![allow(clippy::unwrap_used)]
+
 mod cli {
     mod commands;
     mod files;
