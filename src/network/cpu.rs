@@ -142,14 +142,15 @@ impl Program {
 
     /// The output for `x` `[batch, channels, height, width]` at noise level `t`.
     pub(super) fn forward(&self, x: &[f32], [batch, height, width]: [usize; 3], t: f64) -> Vec<f32> {
-        self.run(x, batch, (height, width), t, None)
+        // One move into the pool; otherwise every layer would wake it.
+        rayon::scope(|_| self.run(x, batch, (height, width), t, None))
     }
 
     /// The same, with what the pull-back needs.
     pub(super) fn linearize(&self, x: &[f32], [batch, height, width]: [usize; 3], t: f64) -> (Vec<f32>, Tape) {
         let saved = self.steps.iter().map(|_| None).collect();
         let mut tape = Tape { batch, size: (height, width), saved };
-        let y = self.run(x, batch, (height, width), t, Some(&mut tape));
+        let y = rayon::scope(|_| self.run(x, batch, (height, width), t, Some(&mut tape)));
         (y, tape)
     }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::image::Image;
 use super::math::exp;
-use super::matrix::{multiply, pack_weights, packed_len};
+use super::matrix::{multiply, pack_rows, pack_weights, packed_len};
 use super::pool::{Buffer, Pool};
 use super::simd::{LANES, Simd, TILES, Vectorised, dispatch};
 
@@ -50,33 +50,35 @@ pub(super) fn forward(qkv: &Image, heads: usize, pool: &Pool) -> (Image, Softmax
     let head = Head::new(qkv, heads);
     let Head { pixels, depth, .. } = head;
     let channels = heads * depth;
-    let mut out = pool.take(qkv.batch * channels * pixels);
-    let mut rows = Vec::new();
-    for (item, out) in out.chunks_exact_mut((channels * pixels).max(1)).enumerate() {
-        let planes = qkv.planes(item);
-        for (h, out) in out.chunks_exact_mut(depth * pixels).enumerate() {
-            let [q, k, v] = std::array::from_fn(|which| part(&planes, heads, h, which));
+    let planes: Vec<_> = (0..qkv.batch).map(|item| qkv.planes(item)).collect();
+    let sides: Vec<[Buffer; 2]> = (0..qkv.batch * heads)
+        .into_par_iter()
+        .map(|at| {
+            let [k, v] = [1, 2].map(|which| part(&planes[at / heads], heads, at % heads, which));
             let mut keys = pool.take(packed_len(depth, pixels));
             let mut values = pool.take(packed_len(pixels, depth));
             pack_weights(depth, pixels, &mut keys, |d, j| k[d][j] * head.scale);
             pack_weights(pixels, depth, &mut values, |j, d| v[d][j]);
-            let tiles: Vec<usize> = (0..pixels).step_by(TILE).collect();
-            let done: Vec<(Buffer, Vec<(f32, f32)>)> = tiles
-                .par_iter()
-                .map(|&first| dispatch(Tile { head, q: &q, keys: &keys, values: &values, first, pool }))
-                .collect();
-            let mut of_head = Vec::with_capacity(pixels);
-            for (first, (tile, moments)) in tiles.into_iter().zip(done) {
-                let count = moments.len();
-                for (plane, tile) in out.chunks_exact_mut(pixels).zip(tile.chunks_exact(TILE)) {
-                    plane[first..first + count].copy_from_slice(&tile[..count]);
-                }
-                of_head.extend(moments);
-            }
-            rows.push(of_head);
+            [keys, values]
+        })
+        .collect();
+    let tiles = pixels.div_ceil(TILE);
+    let done: Vec<(Buffer, Vec<(f32, f32)>)> = (0..qkv.batch * heads * tiles)
+        .into_par_iter()
+        .map(|task| {
+            let at = task / tiles;
+            let q = &part(&planes[at / heads], heads, at % heads, 0);
+            let [keys, values] = &sides[at];
+            dispatch(Tile { head, q, keys, values, first: task % tiles * TILE, pool })
+        })
+        .collect();
+    let output = Image::make(pool, (qkv.batch, channels), qkv.size(), |item, channel, out| {
+        let (at, d) = (item * heads + channel / depth, channel % depth);
+        for (out, (tile, _)) in out.chunks_mut(TILE).zip(&done[at * tiles..]) {
+            out.copy_from_slice(&tile[d * TILE..][..out.len()]);
         }
-    }
-    let output = Image::new(out, qkv.batch, channels, qkv.size());
+    });
+    let rows = done.chunks_exact(tiles).map(|tiles| tiles.iter().flat_map(|tile| &tile.1).copied().collect()).collect();
     (output.clone(), Softmax { rows, output })
 }
 
@@ -251,8 +253,8 @@ impl Vectorised for Chunk<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [Buffer; 3] {
-        /// Queries of a step: two blocks of output channels.
-        const STEP: usize = 16;
+        /// Queries of a step.
+        const STEP: usize = 24;
         let Head { pixels, depth, scale } = self.head;
         let columns = self.head.columns();
         let step = depth.next_multiple_of(LANES);
@@ -300,7 +302,7 @@ impl Vectorised for Chunk<'_> {
                 });
             }
             // dQ = K dS.
-            pack_weights(pixels, count, &mut by_pixel, |j, i| ds[i * columns + j]);
+            pack_rows(s, (&ds, columns), (pixels, count), &mut by_pixel);
             let weights = &by_pixel[..packed_len(pixels, count)];
             let dq = &mut dq[(first - self.queries.start) * step..];
             multiply(s, weights, (pixels, count), (&self.keys.k_by_pixel, step), depth, |i, at, sums| {

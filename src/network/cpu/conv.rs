@@ -165,7 +165,7 @@ impl Vectorised for Task<'_> {
         pack(simd, layout, stencil, &band, self.source, self.units.start, &mut rows, &mut packed);
         let tiling = Tiling::new(units, layout.positions, band.stride);
         let taps: Vec<Vec<usize>> = stencil.passes.iter().map(|taps| band.taps(stencil, taps)).collect();
-        let mut sums: [Sums; 6] = [[[[0.0; LANES]; TILES]; ROWS]; 6];
+        let mut sums = [Sums::ZERO; 6];
         let mut first = 0;
         while first < tiling.at.len() {
             // Four tiles are better done as two and two than as three and one.
@@ -173,6 +173,7 @@ impl Vectorised for Task<'_> {
             let count = if left == 4 { 2 } else { left.min(TILES) };
             let at = &tiling.at[first..first + count];
             for block in 0..self.out.len().div_ceil(ROWS) {
+                self.prefetch(simd, block, &tiling.pieces[first..first + count]);
                 for (pass, (taps, sums)) in taps.iter().zip(&mut sums).enumerate() {
                     let weights = &self.conv.weights[pass];
                     let per_block = self.conv.inputs * taps.len() * ROWS;
@@ -180,75 +181,142 @@ impl Vectorised for Task<'_> {
                     let input = if stencil.winograd { &packed[pass * band.pass_len..] } else { &packed[..] };
                     simd.tile(Product { input, step: band.step, taps, weights }, at, sums);
                 }
-                for (tile, pieces) in tiling.pieces[first..first + count].iter().enumerate() {
-                    self.store(simd, &sums, block, tile, pieces);
-                }
+                self.store(simd, &sums, block, &tiling.pieces[first..first + count]);
             }
             first += count;
         }
     }
 }
 
-impl Task<'_> {
-    /// Finishes and stores one tile of a block of output channels.
+/// What finishing needs of one output channel.
+struct Channel<'a, S: Simd> {
+    bias: S::V,
+    slope: Option<(&'a [f32], S::V, S::V)>,
+    residual: Option<&'a [f32]>,
+    scale: Option<S::V>,
+}
+
+impl<S: Simd> Channel<'_, S> {
+    /// Finishes the pixels at `at` of the image and stores as many as `out` takes.
     #[inline(always)]
-    fn store<S: Simd>(&mut self, s: S, sums: &[Sums; 6], block: usize, tile: usize, pieces: &[Piece]) {
+    fn finish(&self, s: S, v: S::V, at: usize, out: &mut [f32]) {
+        let mut v = s.add(v, self.bias);
+        if let Some((plane, a, b)) = &self.slope {
+            v = s.mul(v, silu_slope(s, s.mul_add(*a, s.load(&plane[at..at + out.len()]), *b)));
+        }
+        if let Some(plane) = self.residual {
+            v = s.add(v, s.load(&plane[at..at + out.len()]));
+        }
+        if let Some(scale) = self.scale {
+            v = s.mul(v, scale);
+        }
+        s.store(v, out);
+    }
+}
+
+impl<'a> Task<'a> {
+    #[inline(always)]
+    fn channel<S: Simd>(&self, s: S, channel: usize) -> Channel<'a, S> {
+        let finish = self.finish;
+        Channel {
+            bias: s.splat(finish.bias.map_or(0.0, |bias| bias[channel])),
+            slope: finish.slope.as_ref().map(|(planes, affine)| {
+                let (a, b) = affine[channel];
+                (planes[channel], s.splat(a), s.splat(b))
+            }),
+            residual: finish.residual.as_ref().map(|planes| planes[channel]),
+            scale: finish.scale.map(|scale| s.splat(scale)),
+        }
+    }
+
+    /// Has the lines on their way that [`Task::store`] will write and read, while the sums are computed. Outputs lie in as many
+    /// places as there are channels and rows, which the hardware does not foresee.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, block: usize, tiles: &[Vec<Piece>]) {
         let (up, rows_per_unit) = (self.conv.stencil.up, self.layout.rows_per_unit);
+        let image_start = self.units.start * rows_per_unit * self.width;
         for o in 0..ROWS.min(self.out.len() - block * ROWS) {
-            let mut values = [[0f32; 2 * LANES]; WINOGRAD_ROWS];
-            if self.conv.stencil.winograd {
-                // `A^T` of F(4, 3).
-                let [m0, m1, m2, m3, m4, m5] = std::array::from_fn(|pass| s.load(&sums[pass][o][tile]));
-                let (even, odd) = (s.add(m1, m2), s.sub(m1, m2));
-                let (even2, odd2) = (s.add(m3, m4), s.sub(m3, m4));
-                s.store(s.add(s.add(m0, even), even2), &mut values[0]);
-                s.store(s.mul_add(s.splat(2.0), odd2, odd), &mut values[1]);
-                s.store(s.mul_add(s.splat(4.0), even2, even), &mut values[2]);
-                s.store(s.add(s.mul_add(s.splat(8.0), odd2, odd), m5), &mut values[3]);
-            } else if up == 2 {
-                for (row, values) in values.iter_mut().enumerate().take(2) {
-                    let [left, right] = [2 * row, 2 * row + 1].map(|pass| s.load(&sums[pass][o][tile]));
-                    let halves = s.interleave(left, right);
-                    s.store(halves[0], &mut values[..LANES]);
-                    s.store(halves[1], &mut values[LANES..]);
-                }
-            } else {
-                values[0][..LANES].copy_from_slice(&sums[0][o][tile]);
-            }
-            let channel = block * ROWS + o;
-            for piece in pieces {
-                for (row, values) in values.iter().enumerate().take(rows_per_unit) {
+            let local = block * ROWS + o;
+            let channel = self.first_block * ROWS + local;
+            for piece in tiles.iter().flatten() {
+                for row in 0..rows_per_unit {
                     let at = (piece.unit * rows_per_unit + row) * self.width + piece.column * up;
-                    // The last column of four may end below the image.
-                    if at < self.out[channel].len() {
-                        self.finish(s, channel, at, &values[piece.lane * up..(piece.lane + piece.len) * up]);
+                    for at in (at..at + piece.len * up).step_by(LANES) {
+                        if at >= self.out[local].len() {
+                            break;
+                        }
+                        s.prefetch(&self.out[local][at..]);
+                        if let Some((planes, _)) = &self.finish.slope {
+                            s.prefetch(&planes[channel][image_start + at..]);
+                        }
+                        if let Some(planes) = &self.finish.residual {
+                            s.prefetch(&planes[channel][image_start + at..]);
+                        }
                     }
                 }
             }
         }
     }
 
+    /// Finishes and stores the tiles of a block of output channels.
     #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S, local: usize, at: usize, values: &[f32]) {
-        let channel = self.first_block * ROWS + local;
-        let image_at = self.units.start * self.layout.rows_per_unit * self.width + at;
-        let out = &mut self.out[local][at..at + values.len()];
-        let bias = s.splat(self.finish.bias.map_or(0.0, |bias| bias[channel]));
-        for (i, (out, values)) in out.chunks_mut(LANES).zip(values.chunks(LANES)).enumerate() {
-            let here = image_at + i * LANES..image_at + i * LANES + values.len();
-            let mut v = s.add(s.load(values), bias);
-            if let Some((planes, affine)) = &self.finish.slope {
-                let (a, b) = affine[channel];
-                let z = s.mul_add(s.splat(a), s.load(&planes[channel][here.clone()]), s.splat(b));
-                v = s.mul(v, silu_slope(s, z));
+    fn store<S: Simd>(&mut self, s: S, sums: &[Sums; 6], block: usize, tiles: &[Vec<Piece>]) {
+        let (up, rows_per_unit, winograd) =
+            (self.conv.stencil.up, self.layout.rows_per_unit, self.conv.stencil.winograd);
+        let image_start = self.units.start * rows_per_unit * self.width;
+        for o in 0..ROWS.min(self.out.len() - block * ROWS) {
+            let local = block * ROWS + o;
+            let channel = self.channel(s, self.first_block * ROWS + local);
+            let out = &mut *self.out[local];
+            for (tile, pieces) in tiles.iter().enumerate() {
+                // Rows of the unit, each of one or two vectors.
+                let mut values = [[s.splat(0.0); 2]; WINOGRAD_ROWS];
+                if winograd {
+                    // `A^T` of F(4, 3).
+                    let mut m = [s.splat(0.0); 6];
+                    for (m, sums) in m.iter_mut().zip(sums) {
+                        *m = s.load(&sums.0[o][tile]);
+                    }
+                    let [m0, m1, m2, m3, m4, m5] = m;
+                    let (even, odd) = (s.add(m1, m2), s.sub(m1, m2));
+                    let (even2, odd2) = (s.add(m3, m4), s.sub(m3, m4));
+                    values[0][0] = s.add(s.add(m0, even), even2);
+                    values[1][0] = s.mul_add(s.splat(2.0), odd2, odd);
+                    values[2][0] = s.mul_add(s.splat(4.0), even2, even);
+                    values[3][0] = s.add(s.mul_add(s.splat(8.0), odd2, odd), m5);
+                } else if up == 2 {
+                    for (row, values) in values.iter_mut().enumerate().take(2) {
+                        let (left, right) = (&sums[2 * row].0[o][tile], &sums[2 * row + 1].0[o][tile]);
+                        *values = s.interleave(s.load(left), s.load(right));
+                    }
+                } else {
+                    values[0][0] = s.load(&sums[0].0[o][tile]);
+                }
+                for piece in pieces {
+                    for (row, values) in values.iter().enumerate().take(rows_per_unit) {
+                        let at = (piece.unit * rows_per_unit + row) * self.width + piece.column * up;
+                        if at >= out.len() {
+                            // The last column of four may end below the image.
+                            break;
+                        }
+                        if piece.len == LANES {
+                            for (half, v) in values.iter().enumerate().take(up) {
+                                let at = at + half * LANES;
+                                channel.finish(s, *v, image_start + at, &mut out[at..at + LANES]);
+                            }
+                            continue;
+                        }
+                        let mut all = [0f32; 2 * LANES];
+                        s.store(values[0], &mut all);
+                        s.store(values[1], &mut all[LANES..]);
+                        let all = &all[piece.lane * up..(piece.lane + piece.len) * up];
+                        for (part, all) in all.chunks(LANES).enumerate() {
+                            let at = at + part * LANES;
+                            channel.finish(s, s.load(all), image_start + at, &mut out[at..at + all.len()]);
+                        }
+                    }
+                }
             }
-            if let Some(planes) = &self.finish.residual {
-                v = s.add(v, s.load(&planes[channel][here]));
-            }
-            if let Some(scale) = self.finish.scale {
-                v = s.mul(v, s.splat(scale));
-            }
-            s.store(v, out);
         }
     }
 }

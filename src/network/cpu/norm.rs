@@ -229,7 +229,7 @@ impl Vectorised for Combine<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let [a, slope, flat] = [self.a, self.slope, self.flat].map(|v| s.splat(v));
+        let (a, slope, flat) = (s.splat(self.a), s.splat(self.slope), s.splat(self.flat));
         let inputs = self.x.chunks(LANES).zip(self.gradient.chunks(LANES));
         for (i, (out, (x, gradient))) in self.out.chunks_mut(LANES).zip(inputs).enumerate() {
             let mut v = s.mul_add(a, s.load(gradient), s.mul_add(slope, s.load(x), flat));

@@ -194,7 +194,7 @@ fn winograd_rows<S: Simd>(s: S, rows: &[f32], band: &Band, at: usize, packed: &m
     let (t4, t5) = rest.split_at_mut(band.pass_len);
     let (t0, t1, t2) = (&mut t0[at..at + n], &mut t1[at..at + n], &mut t2[at..at + n]);
     let (t3, t4, t5) = (&mut t3[at..at + n], &mut t4[at..at + n], &mut t5[at..at + n]);
-    let [two, four, minus_four, minus_five] = [2.0, 4.0, -4.0, -5.0].map(|x| s.splat(x));
+    let (two, four, minus_four, minus_five) = (s.splat(2.0), s.splat(4.0), s.splat(-4.0), s.splat(-5.0));
     for x in (0..n).step_by(LANES) {
         let end = (x + LANES).min(n);
         let [d0, d1, d2] = [s.load(&d0[x..end]), s.load(&d1[x..end]), s.load(&d2[x..end])];

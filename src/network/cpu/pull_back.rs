@@ -25,6 +25,10 @@ impl Gradients<'_> {
 impl Program {
     /// `(d output / d x)^T v` where `tape` was recorded.
     pub(in crate::network) fn pull_back(&self, tape: &Tape, v: &[f32]) -> Vec<f32> {
+        rayon::scope(|_| self.reverse(tape, v))
+    }
+
+    fn reverse(&self, tape: &Tape, v: &[f32]) -> Vec<f32> {
         let (graph, pool) = (&self.graph, &self.pool);
         let mut gradients = Gradients { of: vec![None; self.steps.len()], program: self };
         let last = self.steps.len() - 1;

@@ -14,7 +14,14 @@ pub(in crate::network) const ROWS: usize = 8;
 pub(in crate::network) const TILES: usize = 3;
 
 /// The sums of up to three tiles: `[output channel][tile][pixel]`.
-pub(in crate::network) type Sums = [[[f32; LANES]; TILES]; ROWS];
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(align(64))]
+pub(in crate::network) struct Sums(pub [[[f32; LANES]; TILES]; ROWS]);
+
+impl Sums {
+    /// Where the sums of a product go.
+    pub const ZERO: Self = Self([[[0.0; LANES]; TILES]; ROWS]);
+}
 
 /// `sums[o][j][l] = sum_i sum_t weights[(i taps + t) 8 + o] input[i step + taps[t] + at[j] + l]`.
 #[derive(Clone, Copy)]
@@ -70,6 +77,8 @@ pub(in crate::network) trait Simd: Copy {
     fn power_of_two(self, shifted: Self::V) -> Self::V;
     /// `a0 b0 a1 b1 ...`, in two halves.
     fn interleave(self, a: Self::V, b: Self::V) -> [Self::V; 2];
+    /// Asks for the cache line of the first number, which will be written (or read); computes nothing.
+    fn prefetch(self, values: &[f32]);
     /// The tiles at `at` (one to three) of a product.
     fn tile(self, product: Product<'_>, at: &[usize], sums: &mut Sums);
 }
@@ -205,6 +214,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _values: &[f32]) {}
+
+    #[inline(always)]
     fn tile(self, product: Product<'_>, at: &[usize], sums: &mut Sums) {
         let channels = product.channels(at);
         for (j, &at) in at.iter().enumerate() {
@@ -221,7 +233,7 @@ impl Simd for Portable {
                     }
                 }
             }
-            for (sums, acc) in sums.iter_mut().zip(acc) {
+            for (sums, acc) in sums.0.iter_mut().zip(acc) {
                 sums[j] = acc;
             }
         }
@@ -253,7 +265,7 @@ mod tests {
         type Output = (Sums, Vec<[f32; LANES]>);
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
-            let mut sums: Sums = [[[0.0; LANES]; TILES]; ROWS];
+            let mut sums = Sums::ZERO;
             s.tile(self.product, self.at, &mut sums);
             let (x, y) = (s.load(&self.x), s.load(&self.x[3..]));
             let [low, high] = s.interleave(x, y);
@@ -279,7 +291,7 @@ mod tests {
             let product = Product { input: &input, step: 61, taps: &[0, 7, 29], weights: &weights };
             let work = || Work { product, at, x: std::array::from_fn(|l| l as f32 - 6.5) };
             let (expected, vectors) = work().run(Portable);
-            for (o, sums) in expected.iter().enumerate() {
+            for (o, sums) in expected.0.iter().enumerate() {
                 for (j, &at) in at.iter().enumerate() {
                     let tap = |i: usize, t: usize, l: usize| {
                         weights[(i * 3 + t) * ROWS + o] * input[i * 61 + product.taps[t] + at + l]

@@ -30,23 +30,18 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load(self, values: &[f32]) -> __m512 {
-        let values = match values.first_chunk::<LANES>() {
-            Some(values) => values,
-            None => &partial(values),
-        };
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
+        match values.first_chunk::<LANES>() {
+            Some(values) => unsafe { _mm512_loadu_ps(values.as_ptr()) },
+            // The mask ends with the slice.
+            None => unsafe { _mm512_maskz_loadu_ps((1 << values.len()) - 1, values.as_ptr()) },
+        }
     }
 
     #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32]) {
         match out.first_chunk_mut::<LANES>() {
             Some(out) => unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) },
-            None => {
-                let mut all = [0.0; LANES];
-                unsafe { _mm512_storeu_ps(all.as_mut_ptr(), v) };
-                let len = out.len();
-                out.copy_from_slice(&all[..len]);
-            }
+            None => unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), (1 << out.len()) - 1, v) },
         }
     }
 
@@ -100,6 +95,12 @@ impl Simd for Avx512 {
             let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
             [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, values: &[f32]) {
+        // A hint: it touches no memory, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(values.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -198,6 +199,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, values: &[f32]) {
+        // A hint: it touches no memory, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(values.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn tile(self, product: Product<'_>, at: &[usize], sums: &mut Sums) {
         let channels = product.channels(at);
         // SAFETY: as for `Avx512`.
@@ -232,7 +239,7 @@ unsafe fn tile_avx512<const N: usize>(product: Product<'_>, channels: usize, at:
             weights = unsafe { weights.add(ROWS) };
         }
     }
-    for (sums, acc) in sums.iter_mut().zip(acc) {
+    for (sums, acc) in sums.0.iter_mut().zip(acc) {
         for (sum, acc) in sums.iter_mut().zip(acc) {
             unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), acc) };
         }
@@ -262,7 +269,7 @@ unsafe fn tile_avx2<const N: usize>(product: Product<'_>, channels: usize, at: [
                 weights = unsafe { weights.add(ROWS) };
             }
         }
-        for (sums, acc) in sums[rows..].iter_mut().zip(acc) {
+        for (sums, acc) in sums.0[rows..].iter_mut().zip(acc) {
             for (sum, acc) in sums.iter_mut().zip(acc) {
                 unsafe { _mm256_storeu_ps(sum.as_mut_ptr().add(half), acc) };
             }
