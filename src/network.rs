@@ -186,7 +186,7 @@ impl Graph {
             Op::GroupNorm { groups, weight, bias, .. } => {
                 same("weights of a group norm", weight.len(), first)?;
                 same("biases of a group norm", bias.len(), first)?;
-                if *groups == 0 || first % groups != 0 {
+                if *groups == 0 || !first.is_multiple_of(*groups) {
                     return Err(format!("{first} channels do not make {groups} groups"));
                 }
                 if let Some(vector) = given.get(1) {
@@ -195,7 +195,7 @@ impl Graph {
                 first
             }
             Op::Attention { heads } => {
-                if *heads == 0 || first % (3 * heads) != 0 {
+                if *heads == 0 || !first.is_multiple_of(3 * heads) {
                     return Err(format!("{first} channels are not q, k and v of {heads} heads"));
                 }
                 first / 3

@@ -1,5 +1,7 @@
 //! The score networks against vectors of the reference implementations, and their own consistency.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

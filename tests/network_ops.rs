@@ -1,5 +1,7 @@
 //! Every layer against candle's on random inputs, and its transpose against directional derivatives.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use candle_core::{D, Device, Tensor};
 use recon::network::{Conv, Graph, Id, Network, Op, Weights};
 use recon::operators::{Array, Noise, Space, Stream};

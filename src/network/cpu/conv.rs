@@ -26,13 +26,16 @@ pub(super) struct Source<'a> {
     pub silu: bool,
 }
 
+/// Where the derivative of SiLU is taken: planes of `x`, and `(a, b)` per channel.
+type Slope<'a> = (Vec<&'a [f32]>, &'a [(f32, f32)]);
+
 /// What is done to the sums of one item: `((sum + bias) slope + residual) scale`.
 #[derive(Clone, Default)]
 pub(super) struct Finish<'a> {
     /// Per output channel.
     pub bias: Option<&'a [f32]>,
-    /// The derivative of SiLU at `a x + b`: planes of `x`, and `(a, b)` per channel.
-    pub slope: Option<(Vec<&'a [f32]>, &'a [(f32, f32)])>,
+    /// The derivative of SiLU at `a x + b`.
+    pub slope: Option<Slope<'a>>,
     /// Planes of the size of the output.
     pub residual: Option<Vec<&'a [f32]>>,
     /// 1 in most places.
@@ -162,7 +165,7 @@ impl Vectorised for Task<'_> {
         let band = layout.band(units);
         let mut packed = self.pool.take(band.len);
         let mut rows = self.pool.take(band.rows * band.stride_rows);
-        pack(simd, layout, stencil, &band, self.source, self.units.start, &mut rows, &mut packed);
+        pack(simd, (layout, stencil), (&band, self.units.start), self.source, &mut rows, &mut packed);
         let tiling = Tiling::new(units, layout.positions, band.stride);
         let taps: Vec<Vec<usize>> = stencil.passes.iter().map(|taps| band.taps(stencil, taps)).collect();
         let mut sums = [Sums::ZERO; 6];

@@ -95,11 +95,9 @@ impl Band {
 #[inline(always)]
 pub(super) fn pack<S: Simd>(
     s: S,
-    layout: &Layout,
-    stencil: &Stencil,
-    band: &Band,
+    (layout, stencil): (&Layout, &Stencil),
+    (band, first): (&Band, usize),
     source: &Source<'_>,
-    first: usize,
     rows: &mut [f32],
     packed: &mut [f32],
 ) {

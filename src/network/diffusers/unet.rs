@@ -128,7 +128,7 @@ impl Lowering<'_> {
     fn norm(&mut self, name: &str, x: Image, groups: usize, silu: bool, vector: Option<Id>) -> Result<Image> {
         let weight = self.checkpoint.take(&format!("{name}.weight"), &[x.channels])?;
         let bias = self.checkpoint.take(&format!("{name}.bias"), &[x.channels])?;
-        if x.channels % groups != 0 {
+        if !x.channels.is_multiple_of(groups) {
             let reason = format!("`{name}`: {} channels do not make {groups} groups", x.channels);
             return Err(self.checkpoint.error(reason));
         }
@@ -167,7 +167,7 @@ impl Lowering<'_> {
     fn attention(&mut self, name: &str, x: Image, groups: Option<usize>, scale_factor: f32) -> Result<Image> {
         let channels = x.channels;
         let depth = self.config.attention_head_dim.unwrap_or(channels);
-        if channels % depth != 0 {
+        if !channels.is_multiple_of(depth) {
             let reason = format!("`{name}`: {channels} channels are not whole heads of `attention_head_dim` = {depth}");
             return Err(self.checkpoint.error(reason));
         }
