@@ -37,8 +37,9 @@ fn main() -> Result<(), AnyError> {
         let scan =
             sidecar.inputs.first().map_or("?", |file| file.path.rsplit('/').next().unwrap_or(&file.path)).to_string();
         // The seed of the mask is what a mean goes over.
-        let operator = sidecar.operator.spec.split(',').filter(|p| !p.contains("seed=")).collect::<Vec<_>>().join(",");
-        let operator = operator.split(":seed=").next().unwrap_or_default().to_string();
+        let (name, parameters) = sidecar.operator.spec.split_once(':').unwrap_or((&sidecar.operator.spec, ""));
+        let kept: Vec<_> = parameters.split(',').filter(|p| !p.is_empty() && !p.starts_with("seed=")).collect();
+        let operator = if kept.is_empty() { name.to_string() } else { format!("{name}:{}", kept.join(",")) };
         let method = sidecar.sampler.as_ref().map_or("?", |s| s.spec.as_str()).to_string();
         let cell = cells.entry((operator, scan, method)).or_default();
         for metrics in sidecar.volumes.iter().filter_map(|volume| volume.metrics) {
