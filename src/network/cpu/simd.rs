@@ -292,14 +292,14 @@ mod tests {
             let work = || Work { product, at, x: std::array::from_fn(|l| l as f32 - 6.5) };
             let (expected, vectors) = work().run(Portable);
             for (o, sums) in expected.0.iter().enumerate() {
-                for (j, &at) in at.iter().enumerate() {
+                for (sums, &at) in sums.iter().zip(at) {
                     let tap = |i: usize, t: usize, l: usize| {
                         weights[(i * 3 + t) * ROWS + o] * input[i * 61 + product.taps[t] + at + l]
                     };
-                    for l in 0..LANES {
+                    for (l, &got) in sums.iter().enumerate() {
                         // Small multiples of 1 / 128: every sum is exact.
                         let sum: f32 = (0..5).map(|i| (0..3).map(|t| tap(i, t, l)).sum::<f32>()).sum();
-                        assert_eq!(sums[j][l], sum);
+                        assert_eq!(got, sum);
                     }
                 }
             }
