@@ -86,9 +86,13 @@ pub trait ForwardOperator: Debug + Send + Sync {
     fn project(&self, x: &Array, y: &Array) -> Result<Array> {
         x.add(&self.pseudo_inverse(&y.sub(&self.apply(x)?)?)?)
     }
-    /// What `y` looks like before any reconstruction, and its name: the least-norm image, for k-space the zero-filled magnitude.
+    /// What `y` looks like before any reconstruction, and its name: `y` itself where it is an image of the domain (a blurred or
+    /// masked one, whose pseudo-inverse would amplify its noise), else the least-norm image; for k-space the zero-filled magnitude.
     fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
-        Ok(("pseudo-inverse", self.pseudo_inverse(y)?))
+        match self.domain() == self.range() {
+            true => Ok(("measurement", y.clone())),
+            false => Ok(("pseudo-inverse", self.pseudo_inverse(y)?)),
+        }
     }
     /// `V f(S) U^H y` for `A = U S V^H`, `f` over the singular values that do not count as zero; `None` where no
     /// decomposition is known in closed form.

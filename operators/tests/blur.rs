@@ -141,3 +141,15 @@ fn parameters_that_do_not_go_together_are_errors() {
         assert!(error.contains(named), "{spec}: {error}");
     }
 }
+
+/// The pseudo-inverse of a noisy blurred image is mostly amplified noise: not what a reconstruction should be shown beside.
+#[test]
+fn the_first_look_at_a_blurred_image_is_the_image() {
+    let operator = build(&Spec::from_str("blur-gaussian:sigma=1").unwrap(), &Context::new(1, 4, 5)).unwrap();
+    let y = operator.apply(&image()).unwrap();
+    let (name, look) = operator.first_look(&y).unwrap();
+    assert_eq!((name, look.as_f32().unwrap()), ("measurement", y.as_f32().unwrap()));
+    let subsampled = build(&Spec::from_str("sr-mean-2x").unwrap(), &Context::new(1, 4, 4)).unwrap();
+    let y = Array::from_vec(&[1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+    assert_eq!(subsampled.first_look(&y).unwrap().1.shape(), [1, 1, 4, 4]);
+}
