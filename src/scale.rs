@@ -12,7 +12,8 @@ pub const QUANTILE: f64 = 0.995;
 ///
 /// A voxel is seen where `|A^+ A 1| > 1/2`: all of them for MRI, blur and subsampling, the kept ones for a mask. The estimate
 /// never looks at a reference, so a simulated and a real measurement get the same unit. No correction factor is applied: on
-/// `mri-4x` of brain volumes the zero-filled percentile is within a few percent of the true one.
+/// `mri-4x` of five brain volumes and five masks it came to 0.81 (T1 with bright fat, which aliasing smears) to 1.00 (skull-stripped)
+/// of the percentile of the image itself, too wide a range for one factor.
 #[derive(Debug)]
 pub struct ScaleEstimator {
     seen: Vec<bool>,
