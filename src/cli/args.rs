@@ -40,6 +40,9 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Say what a prior is.
+    #[command(subcommand)]
+    Prior(PriorCommand),
     /// List the operators, their parameters and where they are defined.
     Ops,
     /// List the samplers, their parameters and their papers.
@@ -48,6 +51,17 @@ pub enum Command {
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.
     Simulate(Simulate),
+}
+
+/// `recon prior ...`
+#[derive(Debug, Subcommand)]
+pub enum PriorCommand {
+    /// Layout, parameters, channels, range, noise levels, training size, and what could not be used.
+    Info {
+        /// Diffusers directories, guided-diffusion or EDM checkpoints, or names of bundled priors.
+        #[arg(required = true, value_name = "DIR|FILE")]
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// Options shared by everything that measures an image.
@@ -91,9 +105,12 @@ pub struct Reconstruct {
     /// How it is reconstructed, such as dps:steps=1000; `recon samplers` lists them. The default is the measured best.
     #[arg(long, value_name = "SPEC")]
     pub sampler: Option<Spec>,
-    /// The prior: a diffusers directory, or the name of a bundled one.
-    #[arg(long, value_name = "DIR", default_value = "brain-mr")]
+    /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, or the name of a bundled one.
+    #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
     pub prior: PathBuf,
+    /// Class of a class-conditional prior, counted from 0.
+    #[arg(long, value_name = "N")]
+    pub class: Option<usize>,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     pub device: DeviceArg,

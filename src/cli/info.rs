@@ -1,9 +1,11 @@
-//! `recon info FILE...`
+//! `recon info FILE...`, `recon prior info DIR|FILE...`
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use recon::io::{Slicing, Source};
+
+use super::prior::Prior;
 
 /// What the header says, how the volume would be cut into slices, and the intensities of the first volume.
 pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
@@ -38,6 +40,19 @@ pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
             lines.push(("note".into(), suspicion.message));
         }
         for (name, words) in lines {
+            let _ = writeln!(text, "  {name:<12} {words}");
+        }
+        super::print(&text)?;
+    }
+    Ok(())
+}
+
+/// What each prior is.
+pub fn priors(paths: &[PathBuf]) -> anyhow::Result<()> {
+    for path in paths {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}", path.display());
+        for (name, words) in Prior::load(path, None)?.summary() {
             let _ = writeln!(text, "  {name:<12} {words}");
         }
         super::print(&text)?;
