@@ -19,6 +19,8 @@ mod edm;
 mod fields;
 mod layers;
 mod open;
+#[cfg(test)]
+mod published;
 mod schedule;
 
 pub use classes::Classes;

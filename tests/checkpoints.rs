@@ -5,8 +5,12 @@
 #[path = "support/vectors.rs"]
 mod support;
 
+use std::sync::Arc;
+
+use num_complex::Complex32;
+use recon::denoiser::{Denoiser, NetworkDenoiser};
 use recon::network::{Preconditioning, Prior};
-use recon::operators::Array;
+use recon::operators::{Array, Space};
 use support::{Case, cases, distance, vectors};
 
 /// Outputs and pull-backs of a network, at 1e-5 of the norm.
@@ -87,4 +91,111 @@ fn edm_with_its_preconditionings() {
         let prior = Prior::open(&vectors(&format!("{name}.pt"))).unwrap();
         check(name, &|case| denoised(&prior, case));
     }
+}
+
+/// Checkpoints made by `tests/vectors/make_checkpoints.py` with the reference code.
+#[test]
+fn edm_in_other_forms() {
+    for (name, class) in [
+        ("made_dhariwal_classes", None),
+        ("made_dhariwal_classes", Some(4)),
+        ("made_dhariwal_iddpm", None),
+        ("made_song_classes", None),
+        ("made_song_classes", Some(2)),
+        ("made_song_ve", None),
+        ("made_song_skip", None),
+        ("made_song_plain", None),
+    ] {
+        let prior = Prior::open(&vectors(&format!("{name}.pt"))).unwrap();
+        let (prior, suffix) = match class {
+            Some(class) => (prior.with_class(class).unwrap(), format!("_class{class}")),
+            None => (prior, String::new()),
+        };
+        check(&format!("{name}{suffix}"), &|case| denoised(&prior, case));
+    }
+}
+
+#[test]
+fn guided_diffusion_in_other_forms() {
+    let prior = Prior::open(&vectors("made_guided_legacy.pt")).unwrap();
+    check("made_guided_legacy", &|case| plain(&prior, case));
+    let prior = Prior::open(&vectors("made_guided_new.pt")).unwrap().with_class(5).unwrap();
+    check("made_guided_new_class5", &|case| plain(&prior, case));
+}
+
+/// A network of two channels is a prior of complex images, in data units.
+#[test]
+fn two_channels_are_a_complex_image() {
+    let prior = Arc::new(Prior::open(&vectors("edm_dhariwal_tiny.pt")).unwrap());
+    assert_eq!(prior.range, (0.0, 1.0));
+    let denoiser = NetworkDenoiser::new(prior.clone(), &Space::complex(&[1, 32, 32])).unwrap();
+    let complex = |x: &Array| {
+        let values = x.as_f32().unwrap();
+        let pixels = 32 * 32;
+        let of = |i: usize| Complex32::new(values[i / pixels * 2 * pixels + i % pixels], values[(i / pixels * 2 + 1) * pixels + i % pixels]);
+        let values: Vec<_> = (0..values.len() / 2).map(of).collect();
+        Array::from(ndarray::Array1::from_vec(values)).reshape(&[x.batch(), 1, 32, 32]).unwrap()
+    };
+    for case in cases(&vectors("edm_dhariwal_tiny_io.safetensors")) {
+        let linearization = denoiser.linearize(&complex(&case.x), case.t).unwrap();
+        let off = |got: &Array, expected: &Array| got.sub(&complex(expected)).unwrap().norm() / expected.norm();
+        let errors = [
+            off(&linearization.x0, &case.y),
+            off(&denoiser.denoise(&complex(&case.x), case.t).unwrap(), &case.y),
+            off(&linearization.vjp(&complex(&case.v)).unwrap(), &case.vjp),
+        ];
+        assert!(errors.iter().all(|error| *error < 1e-5), "sigma = {}: {errors:?}", case.t);
+    }
+    let refused = NetworkDenoiser::new(prior, &Space::real(&[1, 32, 32])).unwrap_err().to_string();
+    assert!(refused.contains("complex images"), "{refused}");
+}
+
+/// The image is made of the first half of the outputs, the variance of the second.
+#[test]
+fn learned_variances_are_answered() {
+    let prior = Arc::new(Prior::open(&vectors("guided_diffusion_tiny.pt")).unwrap());
+    let denoiser = NetworkDenoiser::new(prior.clone(), &Space::real(&[3, 32, 32])).unwrap();
+    let case = &cases(&vectors("guided_diffusion_tiny_io.safetensors"))[1];
+    let betas: Vec<f64> = (0..1000).map(|t| 1e-4 + (0.02 - 1e-4) * f64::from(t) / 999.0).collect();
+    let abar = |t: usize| betas[..=t].iter().map(|beta| 1.0 - beta).product::<f64>();
+    // The network saw x at t = 37: in data units that is (x / sqrt(abar) + 1) / 2.
+    let t = 37;
+    let s = ((1.0 - abar(t)) / abar(t)).sqrt();
+    let s_prev = ((1.0 - abar(t - 1)) / abar(t - 1)).sqrt();
+    let to_data = |&x: &f32| (0.5 * (f64::from(x) / abar(t).sqrt() + 1.0)) as f32;
+    let x = Array::from_vec(case.x.shape(), case.x.as_f32().unwrap().iter().map(to_data).collect()).unwrap();
+    let variance = denoiser.reverse_variance(&x, s / 2.0, s_prev / 2.0).unwrap().unwrap();
+    let x0 = denoiser.denoise(&x, s / 2.0).unwrap();
+    let posterior = betas[t] * (1.0 - abar(t - 1)) / (1.0 - abar(t));
+    let pixels = 3 * 32 * 32;
+    let y = case.y.as_f32().unwrap();
+    for i in 0..x.as_f32().unwrap().len() {
+        let (item, pixel) = (i / pixels, i % pixels);
+        let (epsilon, v) = (f64::from(y[item * 2 * pixels + pixel]), f64::from(y[(item * 2 + 1) * pixels + pixel]));
+        let fraction = (v + 1.0) / 2.0;
+        let log: f64 = fraction * betas[t].ln() + (1.0 - fraction) * posterior.ln();
+        let expected = log.exp() / abar(t - 1) / 4.0;
+        assert!((f64::from(variance.as_f32().unwrap()[i]) / expected - 1.0).abs() < 1e-4, "pixel {i}");
+        let expected = f64::from(x.as_f32().unwrap()[i]) - s / 2.0 * epsilon;
+        assert!((f64::from(x0.as_f32().unwrap()[i]) - expected).abs() < 1e-4, "pixel {i}");
+    }
+    let last = denoiser.reverse_variance(&x, s / 2.0, 0.0).unwrap().unwrap();
+    assert_eq!(last.norm(), 0.0);
+    let edm = Arc::new(Prior::open(&vectors("edm_song_ddpmpp_tiny.pt")).unwrap());
+    let edm = NetworkDenoiser::new(edm, &Space::real(&[1, 32, 32])).unwrap();
+    let x = Array::from_vec(&[1, 1, 32, 32], vec![0.5; 1024]).unwrap();
+    assert!(edm.reverse_variance(&x, 0.5, 0.4).unwrap().is_none());
+}
+
+#[test]
+fn a_class_is_chosen_before_images_are_made() {
+    let prior = || Prior::open(&vectors("guided_diffusion_tiny2.pt")).unwrap();
+    let space = Space::real(&[3, 32, 32]);
+    let refused = NetworkDenoiser::new(prior().into(), &space).unwrap_err().to_string();
+    assert!(refused.contains("0 to 999"), "{refused}");
+    assert!(NetworkDenoiser::new(prior().with_class(999).unwrap().into(), &space).is_ok());
+    let refused = prior().with_class(1000).unwrap_err().to_string();
+    assert!(refused.contains("1000") && refused.contains("0 to 999"), "{refused}");
+    let refused = Prior::open(&vectors("guided_diffusion_tiny.pt")).unwrap().with_class(0).unwrap_err().to_string();
+    assert!(refused.contains("knows none"), "{refused}");
 }

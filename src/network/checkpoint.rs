@@ -82,11 +82,6 @@ impl<'a> Checkpoint<'a> {
         Error::Model { path: self.path.clone(), reason: reason.into() }
     }
 
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether there is a tensor of that name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
@@ -165,6 +160,10 @@ impl Tensor {
     fn read(&self, source: &mut Source<'_>) -> std::result::Result<Weights, String> {
         const PIECE: usize = 1 << 16;
         let count: usize = self.shape.iter().product();
+        #[cfg(test)]
+        if let Source::Shapes(zeros) = source {
+            return Ok(zeros.entry(count).or_insert_with(|| std::iter::repeat_n(0.0, count).collect()).clone());
+        }
         if self.strides.is_some() {
             return self.gather(source);
         }
@@ -210,6 +209,6 @@ impl Checkpoint<'static> {
             tensors.insert(name.to_string(), tensor);
         }
         let hash = Hash::of_bytes(list.as_bytes());
-        Self::new(Path::new("shapes"), Source::Shapes, tensors, Vec::new(), hash)
+        Self::new(Path::new("shapes"), Source::Shapes(BTreeMap::new()), tensors, Vec::new(), hash)
     }
 }

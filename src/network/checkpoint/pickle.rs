@@ -10,10 +10,9 @@ use super::numbers::Number;
 /// A value of a pickle; containers are numbers of tables in [`Pickle`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value {
-    None,
-    Bool(bool),
+    /// None, a truth value or a floating-point number: no tensor is made of one.
+    Other,
     Int(i64),
-    Float(f64),
     Text(usize),
     /// A list, a tuple or a set.
     Sequence(usize),
@@ -113,14 +112,12 @@ impl Machine<'_> {
                 b'0' => _ = self.pop()?,
                 b'1' => _ = self.pop_mark()?,
                 b'2' => self.stack.push(*self.stack.last().ok_or("nothing to copy")?),
-                b'N' => self.stack.push(Value::None),
-                0x88 | 0x89 => self.stack.push(Value::Bool(opcode == 0x88)),
+                b'N' | 0x88 | 0x89 => self.stack.push(Value::Other),
                 b'J' => _ = self.number(4).map(|n| self.stack.push(Value::Int(i64::from(n as u32 as i32))))?,
                 b'K' => _ = self.number(1).map(|n| self.stack.push(Value::Int(n as i64)))?,
                 b'M' => _ = self.number(2).map(|n| self.stack.push(Value::Int(n as i64)))?,
                 0x8a => self.long()?,
-                b'G' => _ = self.take(8).map(|b| f64::from_be_bytes(b.try_into().expect("8 bytes")))
-                    .map(|x| self.stack.push(Value::Float(x)))?,
+                b'G' => _ = self.number(8).map(|_| self.stack.push(Value::Other))?,
                 b'X' | b'T' | b'B' => self.text(4)?,
                 0x8c | b'U' | b'C' => self.text(1)?,
                 0x8d | 0x8e => self.text(8)?,
