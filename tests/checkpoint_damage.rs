@@ -13,7 +13,7 @@ fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in entries {
         let header = file.len() as u32;
-        let mut common = vec![0u8; 26];
+        let mut common = [0u8; 26];
         common[14..18].copy_from_slice(&(data.len() as u32).to_le_bytes());
         common[18..22].copy_from_slice(&(data.len() as u32).to_le_bytes());
         common[22..24].copy_from_slice(&(name.len() as u16).to_le_bytes());
@@ -95,7 +95,11 @@ fn what_is_no_checkpoint_is_named() {
 fn nothing_is_executed() {
     for callable in ["os.system", "builtins.eval", "posix.system", "torch.load", "torch._utils._rebuild_qtensor"] {
         let (module, name) = callable.rsplit_once('.').unwrap();
-        let pickle = [format!("\u{80}\u{2}c{module}\n{name}\n").chars().map(|c| c as u8).collect(), tuple(&[text("true")]), b"R.".to_vec()];
+        let pickle = [
+            format!("\u{80}\u{2}c{module}\n{name}\n").chars().map(|c| c as u8).collect(),
+            tuple(&[text("true")]),
+            b"R.".to_vec(),
+        ];
         refused(&checkpoint(&pickle.concat()), "x.pt", &[callable, "nothing is executed"]);
     }
     // The same through the stack.
@@ -138,7 +142,16 @@ fn nesting_and_cycles_are_harmless() {
     refused(&checkpoint(&deep), "x.pt", &["dictionary"]);
     refused(&checkpoint(b"\x80\x02]q\x00h\x00a."), "x.pt", &["dictionary"]);
     refused(&checkpoint(b"\x80\x02}q\x00X\x03\x00\x00\x00emah\x00s."), "x.pt", &["no dictionary of tensors"]);
-    for wrong in [&b"\x80\x02u."[..], b"\x80\x02(", b"\x80\x02h\x05.", b"\x80\x02\x87.", b"\x80\x02}N)a.", b"\x80\x02}(Nu.", b"", b"\x80"] {
+    for wrong in [
+        &b"\x80\x02u."[..],
+        b"\x80\x02(",
+        b"\x80\x02h\x05.",
+        b"\x80\x02\x87.",
+        b"\x80\x02}N)a.",
+        b"\x80\x02}(Nu.",
+        b"",
+        b"\x80",
+    ] {
         refused(&checkpoint(wrong), "x.pt", &["pickle"]);
     }
 }

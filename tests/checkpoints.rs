@@ -132,7 +132,12 @@ fn two_channels_are_a_complex_image() {
     let complex = |x: &Array| {
         let values = x.as_f32().unwrap();
         let pixels = 32 * 32;
-        let of = |i: usize| Complex32::new(values[i / pixels * 2 * pixels + i % pixels], values[(i / pixels * 2 + 1) * pixels + i % pixels]);
+        let of = |i: usize| {
+            Complex32::new(
+                values[i / pixels * 2 * pixels + i % pixels],
+                values[(i / pixels * 2 + 1) * pixels + i % pixels],
+            )
+        };
         let values: Vec<_> = (0..values.len() / 2).map(of).collect();
         Array::from(ndarray::Array1::from_vec(values)).reshape(&[x.batch(), 1, 32, 32]).unwrap()
     };

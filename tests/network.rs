@@ -2,54 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+#[path = "support/vectors.rs"]
+mod support;
+
+use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use recon::denoiser::{Denoiser, NetworkDenoiser};
 use recon::network::Prior;
 use recon::operators::{Array, Noise, Space, Stream};
-
-fn vectors(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
-}
+use support::{cases, distance, vectors};
 
 fn bundled() -> Prior {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/data/brain-mr");
     Prior::open(&data).unwrap()
-}
-
-struct Case {
-    x: Array,
-    t: f64,
-    y: Array,
-    v: Array,
-    vjp: Array,
-}
-
-fn cases(path: &Path) -> Vec<Case> {
-    let tensors: HashMap<String, candle_core::Tensor> = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
-    let array = |name: String| {
-        let tensor = tensors.get(&name)?;
-        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        Some(Array::from_vec(tensor.dims(), values).unwrap())
-    };
-    (0..)
-        .map_while(|i| {
-            let of = |name: &str| array(format!("{name}.{i}"));
-            let t = f64::from(of("t")?.as_f32().unwrap()[0]);
-            Some(Case { x: of("x")?, t, y: of("y")?, v: of("v")?, vjp: of("vjp")? })
-        })
-        .collect()
-}
-
-/// `||a - b|| / ||b||`.
-fn distance(a: &Array, b: &Array) -> f64 {
-    assert_eq!(a.shape(), b.shape());
-    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-    let (a, b) = (a.as_f32().unwrap(), b.as_f32().unwrap());
-    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
 }
 
 fn check(prior: &Prior, io: &Path) {

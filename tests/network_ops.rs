@@ -124,6 +124,49 @@ fn upsampling_before_a_convolution() {
     }
 }
 
+/// [1, 3, 3, 1] / 8 along rows and columns as a convolution of every channel with itself alone.
+fn filter(channels: usize) -> Vec<f32> {
+    let taps = [0.125f32, 0.375, 0.375, 0.125];
+    let mut weight = vec![0.0; channels * channels * 16];
+    for (channel, at) in (0..channels).flat_map(|c| (0..16).map(move |at| (c, at))) {
+        weight[(channel * channels + channel) * 16 + at] = taps[at / 4] * taps[at % 4];
+    }
+    weight
+}
+
+#[test]
+fn smooth_resampling() {
+    for (batch, height, width) in SIZES {
+        let weight = Tensor::from_vec(filter(5), (5, 5, 4, 4), &Device::Cpu).unwrap();
+        let network = network(5, |graph, x| {
+            let small = graph.push(Op::SmoothDownsample, &[x]).unwrap();
+            graph.push(Op::SmoothUpsample, &[small]).unwrap();
+        });
+        let x = random(1, &[batch, 5, height, width]);
+        check(&format!("smooth {height}x{width}"), &network, &x, 0.0, |x| {
+            let small = x.conv2d(&weight, 1, 2, 1, 1)?;
+            small.conv_transpose2d(&(&weight * 4.0)?, 1, 0, 2, 1)
+        });
+    }
+}
+
+#[test]
+fn wide_convolutions_that_halve() {
+    for (batch, height, width) in SIZES {
+        for (inputs, outputs) in [(1, 24), (5, 3)] {
+            let conv = conv(inputs, outputs, 6, 2, (2, 2));
+            let network = network(inputs, |graph, x| {
+                let small = graph.push(Op::Conv(conv.clone()), &[x]).unwrap();
+                graph.push(Op::Upsample, &[small]).unwrap();
+            });
+            let x = random(1, &[batch, inputs, height, width]);
+            check(&format!("6x6 {inputs} to {outputs}, {height}x{width}"), &network, &x, 0.0, |x| {
+                candle_conv(&conv, x)?.upsample_nearest2d(height, width)
+            });
+        }
+    }
+}
+
 fn candle_group_norm(x: &Tensor, groups: usize, eps: f64) -> candle_core::Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     let x = x.reshape((b, groups, c / groups * h * w))?;

@@ -16,7 +16,9 @@ pub(super) struct LearnedVariance {
 impl LearnedVariance {
     pub(super) fn new(s: f64, s_prev: f64) -> Result<Self> {
         if !(s_prev >= 0.0 && s_prev < s && s.is_finite()) {
-            return Err(Error::Mismatch(format!("a reverse step from sigma {s} to {s_prev}: expected a smaller one, at least 0")));
+            return Err(Error::Mismatch(format!(
+                "a reverse step from sigma {s} to {s_prev}: expected a smaller one, at least 0"
+            )));
         }
         let (from, to) = (s * s, s_prev * s_prev);
         let log_beta = ((from - to) * (1.0 + to) / (1.0 + from)).ln();

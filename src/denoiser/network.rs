@@ -52,9 +52,13 @@ impl NetworkDenoiser {
                 "prior {name}: {channels} channels in, {outputs} out: expected as many, or twice as many with learned variances"
             )));
         }
-        if let Some(classes) = prior.classes.as_ref().filter(|classes| classes.chosen().is_none() && !classes.has_none()) {
+        if let Some(classes) =
+            prior.classes.as_ref().filter(|classes| classes.chosen().is_none() && !classes.has_none())
+        {
             let last = classes.count().saturating_sub(1);
-            return Err(Error::Mismatch(format!("prior {name} knows images of a class: choose one, 0 to {last} (--class)")));
+            return Err(Error::Mismatch(format!(
+                "prior {name} knows images of a class: choose one, 0 to {last} (--class)"
+            )));
         }
         let (low, high) = prior.range;
         let of_pixels = if space.dtype() == DType::Complex64 { 2 } else { 1 };

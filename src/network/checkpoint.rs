@@ -5,6 +5,7 @@ mod pickle;
 mod safetensors;
 mod source;
 mod torch;
+mod values;
 mod zip;
 
 use std::collections::BTreeMap;
@@ -67,8 +68,7 @@ impl<'a> Checkpoint<'a> {
     /// From the bytes of a safetensors file; `path` is what errors name.
     pub(super) fn from_safetensors(path: &Path, bytes: &'a [u8]) -> Result<Self> {
         let mut source = Source::Bytes(bytes);
-        let tensors =
-            safetensors::read(&mut source).map_err(|reason| Error::Model { path: path.into(), reason })?;
+        let tensors = safetensors::read(&mut source).map_err(|reason| Error::Model { path: path.into(), reason })?;
         Ok(Self::new(path, source, tensors, Vec::new(), Hash::of_bytes(bytes)))
     }
 
@@ -98,7 +98,9 @@ impl<'a> Checkpoint<'a> {
             return Err(self.error(format!("tensor `{name}` is missing")));
         };
         let shape = &tensor.shape;
-        shape[..].try_into().map_err(|_| self.error(format!("tensor `{name}`: expected {AXES} axes, found shape {shape:?}")))
+        shape[..]
+            .try_into()
+            .map_err(|_| self.error(format!("tensor `{name}`: expected {AXES} axes, found shape {shape:?}")))
     }
 
     /// The tensor `name`, which must have that shape.
@@ -125,7 +127,8 @@ impl<'a> Checkpoint<'a> {
             return Err(self.error(format!("tensor `{name}`: the tensors share numbers and are larger than the file")));
         };
         self.budget = rest;
-        let values = tensor.read(&mut self.source).map_err(|reason| self.error(format!("tensor `{name}`: {reason}")))?;
+        let values =
+            tensor.read(&mut self.source).map_err(|reason| self.error(format!("tensor `{name}`: {reason}")))?;
         if values.iter().any(|v| !v.is_finite()) {
             return Err(self.error(format!("tensor `{name}` holds numbers that are not finite")));
         }
@@ -148,7 +151,9 @@ impl<'a> Checkpoint<'a> {
     pub(super) fn finish(self) -> Result<Summary> {
         if let Some((name, tensor)) = self.tensors.iter().next() {
             let (shape, more) = (&tensor.shape, self.tensors.len() - 1);
-            return Err(self.error(format!("tensor `{name}` {shape:?} belongs to no layer of this network ({more} more)")));
+            return Err(
+                self.error(format!("tensor `{name}` {shape:?} belongs to no layer of this network ({more} more)"))
+            );
         }
         let sha256 = self.hash.finish().map_err(|reason| Error::Model { path: self.path, reason })?;
         Ok(Summary { sha256, parameters: self.parameters, notes: self.notes })
@@ -204,8 +209,10 @@ impl Checkpoint<'static> {
         let mut tensors = BTreeMap::new();
         for line in list.lines().filter(|line| line.contains('\t')) {
             let (name, shape) = line.split_once('\t').unwrap();
-            let shape = shape.split(|c: char| !c.is_ascii_digit()).filter(|d| !d.is_empty()).map(|d| d.parse().unwrap());
-            let tensor = Tensor { number: Number::F32, shape: shape.collect(), strides: None, start: 0, big_endian: false };
+            let shape =
+                shape.split(|c: char| !c.is_ascii_digit()).filter(|d| !d.is_empty()).map(|d| d.parse().unwrap());
+            let tensor =
+                Tensor { number: Number::F32, shape: shape.collect(), strides: None, start: 0, big_endian: false };
             tensors.insert(name.to_string(), tensor);
         }
         let hash = Hash::of_bytes(list.as_bytes());

@@ -43,7 +43,10 @@ impl Classes {
     fn bind(&mut self, graph: &mut Graph, class: usize) -> std::result::Result<(), String> {
         let (count, len) = (self.count(), self.bias.len());
         if class >= count {
-            return Err(format!("class {class} asked for, the network knows the classes 0 to {}", count.saturating_sub(1)));
+            return Err(format!(
+                "class {class} asked for, the network knows the classes 0 to {}",
+                count.saturating_sub(1)
+            ));
         }
         let sum = self.bias.iter().zip(&self.added[class * len..]).map(|(bias, added)| bias + added).collect();
         if let Op::Linear { bias, .. } = &mut graph.nodes[self.layer.0].op {

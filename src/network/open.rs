@@ -102,7 +102,8 @@ impl Prior {
             };
         }
         let names: Vec<_> = checkpoint.names().take(3).collect();
-        let found = if names.is_empty() { "no tensors".into() } else { format!("tensors such as {}", names.join(", ")) };
+        let found =
+            if names.is_empty() { "no tensors".into() } else { format!("tensors such as {}", names.join(", ")) };
         let reason = format!(
             "the layout is not known: {found}. Known are guided-diffusion's (time_embed.0.weight), EDM's \
              (model.map_layer0.weight) and diffusers' directories"

@@ -143,7 +143,8 @@ impl Flags {
         let number: i64 = fields.take("num_heads", 4)?;
         let upwards: i64 = fields.take("num_heads_upsample", -1)?;
         if depth == 0 || depth < -1 || number < 1 || upwards == 0 || upwards < -1 {
-            let reason = format!("fields `num_heads` = {number}, `num_head_channels` = {depth}: expected numbers above 0");
+            let reason =
+                format!("fields `num_heads` = {number}, `num_head_channels` = {depth}: expected numbers above 0");
             return Err(fields.error(reason));
         }
         let heads = if depth > 0 { Heads::Of(depth as usize) } else { Heads::Number(number as usize) };
@@ -161,7 +162,9 @@ impl Flags {
         }
         let range = beside.range(&mut fields, (-1.0, 1.0))?;
         let class = fields.take("class", None)?;
-        for name in ["use_checkpoint", "dropout", "use_fp16", "timestep_respacing", "use_kl", "rescale_learned_sigmas", "y"] {
+        for name in
+            ["use_checkpoint", "dropout", "use_fp16", "timestep_respacing", "use_kl", "rescale_learned_sigmas", "y"]
+        {
             // Without influence on the result; `y` are the labels of a test batch.
             fields.take(name, Value::Null)?;
         }
@@ -205,7 +208,8 @@ impl Flags {
                 .collect();
             if channels.as_ref() != Some(&shape.channels) {
                 let found = &shape.channels;
-                return Err(fields.error(format!("field `channel_mult` = \"{given}\", but the tensors have {found:?} channels")));
+                return Err(fields
+                    .error(format!("field `channel_mult` = \"{given}\", but the tensors have {found:?} channels")));
             }
         }
         let given: String = fields.take("attention_resolutions", String::new())?;
@@ -215,7 +219,8 @@ impl Flags {
             let levels: Vec<bool> = (0..shape.channels.len()).map(|level| rates.contains(&Some(1 << level))).collect();
             if levels != shape.attention {
                 let sides: Vec<_> = (0..levels.len()).filter(|&l| shape.attention[l]).map(|l| size >> l).collect();
-                let reason = format!("field `attention_resolutions` = \"{given}\", but the tensors have attention at {sides:?}");
+                let reason =
+                    format!("field `attention_resolutions` = \"{given}\", but the tensors have attention at {sides:?}");
                 return Err(fields.error(reason));
             }
         }

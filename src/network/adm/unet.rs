@@ -46,7 +46,8 @@ impl Shape {
         // A level ends with an upsampling, but for the last one.
         let blocks = (0..count).find(|&at| residual_up(at) || conv_up(at)).map_or(count, |at| at + 1);
         if blocks < 2 || count % blocks != 0 {
-            let reason = format!("{count} output blocks with the first upsampling in block {}", blocks.saturating_sub(1));
+            let reason =
+                format!("{count} output blocks with the first upsampling in block {}", blocks.saturating_sub(1));
             return Err(checkpoint.error(format!("{reason}: expected the same number for every level")));
         }
         let levels = count / blocks;
@@ -77,11 +78,7 @@ impl Shape {
     }
 }
 
-pub(super) fn lower(
-    checkpoint: &mut Checkpoint<'_>,
-    shape: &Shape,
-    flags: &Flags,
-) -> Result<(Graph, Option<Classes>)> {
+pub(super) fn lower(checkpoint: &mut Checkpoint<'_>, shape: &Shape, flags: &Flags) -> Result<(Graph, Option<Classes>)> {
     let (graph, input) = Graph::new(shape.in_channels);
     let mut layers = Layers { checkpoint, graph };
     let input = Image { id: input, channels: shape.in_channels };
@@ -148,7 +145,8 @@ pub(super) fn lower(
     at = 0;
     for level in (0..levels).rev() {
         for block in 0..=shape.blocks_per_level {
-            let skip = skips.pop().expect("one more block per level on the way up than down, and the first convolution");
+            let skip =
+                skips.pop().expect("one more block per level on the way up than down, and the first convolution");
             x = layers.concat(x, skip)?;
             x = residual(&mut layers, &format!("output_blocks.{at}.0"), x, None)?;
             let mut next = 1;

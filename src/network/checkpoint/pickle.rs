@@ -5,83 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::numbers::Number;
-
-/// A value of a pickle; containers are numbers of tables in [`Pickle`].
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value {
-    /// None, a truth value or a floating-point number: no tensor is made of one.
-    Other,
-    Int(i64),
-    Text(usize),
-    /// A list, a tuple or a set.
-    Sequence(usize),
-    Dict(usize),
-    Storage(usize),
-    Tensor(usize),
-    Callable(Callable),
-}
-
-/// The names that a state dict may refer to.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Callable {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Size,
-    Storage(Number),
-}
-
-/// Numbers of one type in the archive's entry `data/<key>`.
-#[derive(Clone, Debug)]
-pub(super) struct Storage {
-    pub number: Number,
-    pub key: String,
-    pub len: u64,
-}
-
-/// A view of a storage.
-#[derive(Clone, Debug)]
-pub(super) struct Tensor {
-    pub storage: usize,
-    pub offset: u64,
-    pub shape: Vec<u64>,
-    pub strides: Vec<u64>,
-}
-
-/// What was read.
-#[derive(Debug, Default)]
-pub(super) struct Pickle {
-    pub texts: Vec<String>,
-    pub sequences: Vec<Vec<Value>>,
-    pub dicts: Vec<Vec<(Value, Value)>>,
-    pub storages: Vec<Storage>,
-    pub tensors: Vec<Tensor>,
-}
-
-type Read<T> = Result<T, String>;
-
-fn global(module: &str, name: &str) -> Read<Callable> {
-    let callable = match (module, name) {
-        ("collections", "OrderedDict") => Callable::OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2") => Callable::RebuildTensor,
-        ("torch._utils", "_rebuild_parameter") => Callable::RebuildParameter,
-        ("torch", "Size") => Callable::Size,
-        ("torch", storage) => match storage.strip_suffix("Storage").and_then(Number::of_storage) {
-            Some(number) => Callable::Storage(number),
-            None => return Err(refused(module, name)),
-        },
-        _ => return Err(refused(module, name)),
-    };
-    Ok(callable)
-}
-
-fn refused(module: &str, name: &str) -> String {
-    format!(
-        "refers to `{module}.{name}`; only tensors, dictionaries, lists, numbers and text are read, and nothing is executed. Save \
-         the tensors alone: torch.save({{\"ema\": network.state_dict()}}, FILE)"
-    )
-}
+use super::values::{Callable, Pickle, Read, Storage, Tensor, Value};
 
 struct Machine<'a> {
     bytes: &'a [u8],
@@ -113,11 +37,11 @@ impl Machine<'_> {
                 b'1' => _ = self.pop_mark()?,
                 b'2' => self.stack.push(*self.stack.last().ok_or("nothing to copy")?),
                 b'N' | 0x88 | 0x89 => self.stack.push(Value::Other),
-                b'J' => _ = self.number(4).map(|n| self.stack.push(Value::Int(i64::from(n as u32 as i32))))?,
-                b'K' => _ = self.number(1).map(|n| self.stack.push(Value::Int(n as i64)))?,
-                b'M' => _ = self.number(2).map(|n| self.stack.push(Value::Int(n as i64)))?,
+                b'J' => self.number(4).map(|n| self.stack.push(Value::Int(i64::from(n as u32 as i32))))?,
+                b'K' => self.number(1).map(|n| self.stack.push(Value::Int(n as i64)))?,
+                b'M' => self.number(2).map(|n| self.stack.push(Value::Int(n as i64)))?,
                 0x8a => self.long()?,
-                b'G' => _ = self.number(8).map(|_| self.stack.push(Value::Other))?,
+                b'G' => self.number(8).map(|_| self.stack.push(Value::Other))?,
                 b'X' | b'T' | b'B' => self.text(4)?,
                 0x8c | b'U' | b'C' => self.text(1)?,
                 0x8d | 0x8e => self.text(8)?,
@@ -169,11 +93,11 @@ impl Machine<'_> {
                 }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.stack.push(Value::Callable(global(&module, &name)?));
+                    self.stack.push(Value::Callable(Callable::named(&module, &name)?));
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let callable = global(self.made.text(module)?, self.made.text(name)?)?;
+                    let callable = Callable::named(self.made.text(module)?, self.made.text(name)?)?;
                     self.stack.push(Value::Callable(callable));
                 }
                 b'R' => {
@@ -328,31 +252,4 @@ fn pairs(values: Vec<Value>) -> Read<Vec<(Value, Value)>> {
         return Err("a key without a value".into());
     }
     Ok(values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
-}
-
-impl Pickle {
-    pub(super) fn text(&self, value: Value) -> Read<&str> {
-        match value {
-            Value::Text(at) => Ok(&self.texts[at]),
-            other => Err(format!("expected text, found {other:?}")),
-        }
-    }
-
-    fn sequence(&self, value: Value) -> Read<&[Value]> {
-        match value {
-            Value::Sequence(at) => Ok(&self.sequences[at]),
-            other => Err(format!("expected a tuple, found {other:?}")),
-        }
-    }
-
-    fn size(&self, value: Value) -> Read<u64> {
-        match value {
-            Value::Int(n) if n >= 0 => Ok(n as u64),
-            other => Err(format!("expected a size, found {other:?}")),
-        }
-    }
-
-    fn sizes(&self, value: Value) -> Read<Vec<u64>> {
-        self.sequence(value)?.iter().map(|&value| self.size(value)).collect()
-    }
 }

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Tensor;
-use super::pickle::{self, Pickle, Value};
+use super::pickle;
 use super::source::Source;
+use super::values::{Pickle, Value};
 use super::zip::{self, Entry};
 
 /// More bytes than the pickle of a state dict has: a network of a thousand tensors takes some hundred thousand.
 const LIMIT: u64 = 1 << 24;
 /// Dictionaries of a training checkpoint that hold a network, the best first.
-const NETWORKS: &[&str] = &["ema", "model_ema", "params_ema", "net", "model", "state_dict", "model_state_dict", "params"];
+const NETWORKS: &[&str] =
+    &["ema", "model_ema", "params_ema", "net", "model", "state_dict", "model_state_dict", "params"];
 
 /// The tensors, and what was left aside.
 pub(super) fn read(source: &mut Source<'_>) -> Result<(BTreeMap<String, Tensor>, Vec<String>), String> {
     refuse_others(source)?;
     let entries = zip::directory(source)?;
-    let Some((name, entry)) = entries.iter().find(|(name, _)| name.ends_with("/data.pkl") || *name == "data.pkl") else {
+    let Some((name, entry)) = entries.iter().find(|(name, _)| name.ends_with("/data.pkl") || *name == "data.pkl")
+    else {
         return Err("a zip archive without `data.pkl`: expected a file as torch.save writes it".into());
     };
     if entry.len > LIMIT {
@@ -94,7 +97,8 @@ impl Archive<'_> {
             }
         };
         NETWORKS.iter().find_map(|wanted| inside(wanted)).ok_or_else(|| {
-            let keys: Vec<_> = self.made.dicts[root].iter().take(8).filter_map(|(key, _)| self.made.text(*key).ok()).collect();
+            let keys: Vec<_> =
+                self.made.dicts[root].iter().take(8).filter_map(|(key, _)| self.made.text(*key).ok()).collect();
             format!(
                 "no dictionary of tensors: expected one at the top or under {}, found the keys {}",
                 NETWORKS.join(", "),
@@ -105,7 +109,10 @@ impl Archive<'_> {
 
     /// How many tensors a dictionary names.
     fn count(&self, dict: usize) -> usize {
-        self.made.dicts[dict].iter().filter(|(key, value)| matches!((key, value), (Value::Text(_), Value::Tensor(_)))).count()
+        self.made.dicts[dict]
+            .iter()
+            .filter(|(key, value)| matches!((key, value), (Value::Text(_), Value::Tensor(_))))
+            .count()
     }
 
     fn beside(&self, root: usize, used: Option<&str>) -> Vec<String> {
@@ -145,12 +152,16 @@ impl Archive<'_> {
         };
         let (shape, strides) = (&tensor.shape, &tensor.strides);
         let outside = || {
-            format!("shape {shape:?}, strides {strides:?} and offset {} do not fit a storage of {} numbers", tensor.offset, storage.len)
+            format!(
+                "shape {shape:?}, strides {strides:?} and offset {} do not fit a storage of {} numbers",
+                tensor.offset, storage.len
+            )
         };
         let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).ok_or_else(outside)?;
-        let reach = shape.iter().zip(strides).try_fold(0u64, |sum, (&d, &stride)| {
-            sum.checked_add(d.saturating_sub(1).checked_mul(stride)?)
-        });
+        let reach = shape
+            .iter()
+            .zip(strides)
+            .try_fold(0u64, |sum, (&d, &stride)| sum.checked_add(d.saturating_sub(1).checked_mul(stride)?));
         let last = reach.and_then(|reach| reach.checked_add(tensor.offset)).ok_or_else(outside)?;
         // A view may repeat numbers, but no more of them than there are: this bounds what is allocated.
         if count > 0 && (last >= storage.len || count > storage.len) {

@@ -65,7 +65,9 @@ fn place(source: &mut Source<'_>) -> Result<(u64, u64), String> {
     let tail_start = source.len() - tail;
     let data = source.bytes(tail_start, tail)?;
     let end = data.windows(END.len()).rposition(|window| window == END);
-    let end = end.filter(|end| data.len() - end >= 22).ok_or("the end of a zip archive is missing: the file is cut off, or none")?;
+    let end = end
+        .filter(|end| data.len() - end >= 22)
+        .ok_or("the end of a zip archive is missing: the file is cut off, or none")?;
     let (mut len, mut start) = (number(&data, end + 12, 4)?, number(&data, end + 16, 4)?);
     if let Some(locator) = end.checked_sub(20).filter(|&at| data[at..].starts_with(LOCATOR_64)) {
         let record = source.bytes(number(&data, locator + 8, 8)?, 56)?;
@@ -98,7 +100,9 @@ impl Entry {
     /// Where its contents begin; `name` is what errors name.
     pub(super) fn start(&self, source: &mut Source<'_>, name: &str) -> Result<u64, String> {
         if !self.is_plain {
-            return Err(format!("zip entry `{name}` is compressed or encrypted: expected a file as torch.save writes it"));
+            return Err(format!(
+                "zip entry `{name}` is compressed or encrypted: expected a file as torch.save writes it"
+            ));
         }
         let header = source.bytes(self.header, 30)?;
         if !header.starts_with(LOCAL) {
@@ -106,7 +110,10 @@ impl Entry {
         }
         let start = self.header + 30 + number(&header, 26, 2)? + number(&header, 28, 2)?;
         if start.checked_add(self.len).is_none_or(|end| end > source.len()) {
-            return Err(format!("zip entry `{name}` ({} bytes from byte {start} on) reaches behind the end of the file", self.len));
+            return Err(format!(
+                "zip entry `{name}` ({} bytes from byte {start} on) reaches behind the end of the file",
+                self.len
+            ));
         }
         Ok(start)
     }

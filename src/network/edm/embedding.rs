@@ -11,7 +11,8 @@ pub(super) fn lower(layers: &mut Layers<'_, '_>, shape: &Shape) -> Result<(Id, O
     let prefix = &shape.prefix;
     let half = shape.noise_channels / 2;
     if half < 2 || shape.noise_channels % 2 == 1 {
-        let reason = format!("`{prefix}map_layer0.weight` has {} inputs: expected an even number", shape.noise_channels);
+        let reason =
+            format!("`{prefix}map_layer0.weight` has {} inputs: expected an even number", shape.noise_channels);
         return Err(layers.checkpoint.error(reason));
     }
     let is_song = shape.kind == Kind::Song;
@@ -60,7 +61,8 @@ fn labelled_layer(layers: &mut Layers<'_, '_>, shape: &Shape, noise: Id) -> Resu
     let bias = (0..outputs).map(|row| (f64::from(bias[row]) + product(row, &|i| label_bias[i])) as f32).collect();
     let root = (*labels as f64).sqrt();
     let added = |class: usize, row: usize| (root * product(row, &|i| label[i * labels + class])) as f32;
-    let added = (0..*labels).flat_map(|class| (0..outputs).map(move |row| (class, row))).map(|(class, row)| added(class, row));
+    let added =
+        (0..*labels).flat_map(|class| (0..outputs).map(move |row| (class, row))).map(|(class, row)| added(class, row));
     let added = added.collect();
     let layer = layers.graph.push(Op::Linear { weight, bias }, &[noise])?;
     let classes = Classes::new(&layers.graph, layer, added, true);

@@ -39,7 +39,8 @@ impl Flags {
             })?,
             None if levels.is_some() => "iDDPMPrecond",
             None if shape.kind == Kind::Dhariwal => {
-                checkpoint.note(format!("no `precond` in {file}: EDMPrecond is assumed, as for all published DhariwalUNets"));
+                checkpoint
+                    .note(format!("no `precond` in {file}: EDMPrecond is assumed, as for all published DhariwalUNets"));
                 "EDMPrecond"
             }
             None => {
@@ -135,12 +136,18 @@ fn compare(fields: &mut Fields, shape: &Shape) -> Result<()> {
     check("embedding_type", if shape.is_fourier { "fourier" } else { "positional" }.into())?;
     check("resample_filter", if shape.is_smooth { vec![1, 3, 3, 1] } else { vec![1, 1] }.into())?;
     // The tensors say what these say.
-    for name in ["model_channels", "channel_mult_emb", "channel_mult_noise", "encoder_type", "decoder_type", "attn_resolutions"] {
+    for name in
+        ["model_channels", "channel_mult_emb", "channel_mult_noise", "encoder_type", "decoder_type", "attn_resolutions"]
+    {
         fields.take(name, Value::Null)?;
     }
     let multipliers: Option<Vec<Value>> = fields.take("channel_mult", None)?;
     if multipliers.as_ref().is_some_and(|multipliers| multipliers.len() != shape.levels) {
-        return Err(fields.error(format!("field `channel_mult` has {} entries, the tensors {} levels", multipliers.unwrap_or_default().len(), shape.levels)));
+        return Err(fields.error(format!(
+            "field `channel_mult` has {} entries, the tensors {} levels",
+            multipliers.unwrap_or_default().len(),
+            shape.levels
+        )));
     }
     Ok(())
 }

@@ -65,11 +65,15 @@ impl Shape {
             side.parse::<usize>().ok().filter(|&side| side > 0)
         });
         let Some(resolution) = resolution else {
-            return Err(checkpoint.error(format!("no tensor `{first}<R>x<R>_conv.weight`, the first layer of EDM's networks")));
+            return Err(
+                checkpoint.error(format!("no tensor `{first}<R>x<R>_conv.weight`, the first layer of EDM's networks"))
+            );
         };
         let encoder = |level: usize, block: &str| format!("{prefix}enc.{0}x{0}_{block}", resolution >> level);
-        let levels = 1 + (1..16).take_while(|&l| checkpoint.has(&format!("{}.conv0.weight", encoder(l, "down")))).count();
-        let blocks = (0..).take_while(|i| checkpoint.has(&format!("{}.conv0.weight", encoder(0, &format!("block{i}"))))).count();
+        let levels =
+            1 + (1..16).take_while(|&l| checkpoint.has(&format!("{}.conv0.weight", encoder(l, "down")))).count();
+        let blocks =
+            (0..).take_while(|i| checkpoint.has(&format!("{}.conv0.weight", encoder(0, &format!("block{i}"))))).count();
         let [_, noise_channels] = checkpoint.shape(&format!("{prefix}map_layer0.weight"))?;
         let [_, in_channels, ..] = checkpoint.shape::<4>(&format!("{}.weight", encoder(0, "conv")))?;
         let label = format!("{prefix}map_label.weight");
@@ -114,7 +118,8 @@ fn read_filters(checkpoint: &mut Checkpoint<'_>) -> Result<bool> {
             let sum: f32 = taps.iter().sum();
             taps.iter().flat_map(|a| taps.iter().map(move |b| a * b / (sum * sum))).collect()
         };
-        let equals = |taps: &[f32]| taps.len() == side && of(taps).iter().zip(&filter[..]).all(|(a, b)| (a - b).abs() < 1e-6);
+        let equals =
+            |taps: &[f32]| taps.len() == side && of(taps).iter().zip(&filter[..]).all(|(a, b)| (a - b).abs() < 1e-6);
         let found = if equals(&[1.0, 3.0, 3.0, 1.0]) { Some(true) } else { equals(&[1.0, 1.0]).then_some(false) };
         if found.is_none() || is_smooth.is_some_and(|known| Some(known) != found) {
             let supported = "one of [1, 1] and [1, 3, 3, 1], the same everywhere";
@@ -166,7 +171,12 @@ impl Lowering<'_, '_, '_> {
         }
         let heads = if kind == Kind::Dhariwal { x.channels / 64 } else { 1 };
         let order = HeadOrder::Interleaved;
-        self.layers.attention(name, x, groups, &Attention { names: &ATTENTION, heads, order, eps, scale, pixel_axes: 2 })
+        self.layers.attention(
+            name,
+            x,
+            groups,
+            &Attention { names: &ATTENTION, heads, order, eps, scale, pixel_axes: 2 },
+        )
     }
 
     /// The images that the decoder joins to its own; the last one is what it begins with.
@@ -214,7 +224,8 @@ impl Lowering<'_, '_, '_> {
                 sum = sum.map(|sum| self.layers.resample(Some(up), sum)).transpose()?;
             }
             for block in 0..=shape.blocks {
-                let skip = skips.pop().expect("one more block per level than in the encoder, and its first convolution");
+                let skip =
+                    skips.pop().expect("one more block per level than in the encoder, and its first convolution");
                 x = self.layers.concat(x, skip)?;
                 x = self.block(&shape.name("dec", level, &format!("block{block}")), x, None)?;
             }
