@@ -69,7 +69,7 @@ fn a_device_that_is_not_there_has_its_own_code() {
 fn a_prior_that_is_not_there_is_named() {
     let scene = Scene::with_head();
     let ran = scene.run("--prior models/heart --sampler projection:steps=2 scan.nii");
-    ran.fails(4, &["models/heart", "no such folder", "bundled: brain-mr"]);
+    ran.fails(4, &["models/heart", "no such file or folder", "bundled: brain-mr"]);
     std::fs::create_dir(scene.path("hollow")).unwrap();
     scene.run("--prior hollow --sampler projection:steps=2 scan.nii").fails(4, &["hollow", "config.json"]);
     // A method that asks no network does not look for one.
