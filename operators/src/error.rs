@@ -64,6 +64,9 @@ pub enum Error {
         /// Where it stood.
         reason: String,
     },
+    /// The GPU cannot be used or is lost: what was tried, which library is missing and where it was looked for, ...
+    #[error("{0}")]
+    Device(String),
     /// A file that an operator needs (a mask, a kernel) cannot be used.
     #[error("{path}: {reason}", path = path.display())]
     File {

@@ -15,6 +15,7 @@ mod space;
 pub mod blur;
 pub mod check;
 pub mod compose;
+pub mod cuda;
 pub mod denoise;
 pub mod downsample;
 pub mod fourier;

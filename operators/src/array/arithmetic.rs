@@ -2,7 +2,8 @@
 
 use num_complex::Complex32;
 
-use super::Storage::{Complex, Real};
+use super::Storage::{Complex, OnGpu, Real};
+use super::resident::Resident;
 use super::{Array, DType};
 use crate::{Error, Result};
 
@@ -33,6 +34,7 @@ impl Array {
         Ok(match (&self.storage, &other.storage) {
             (Real(x), Real(y)) => Self { storage: Real(x.zip(y, |x, y| a * x + b * y)) },
             (Complex(x), Complex(y)) => Self { storage: Complex(x.zip(y, |x, y| x * a + y * b)) },
+            (OnGpu(x), OnGpu(y)) if x.dtype() == y.dtype() => Self { storage: OnGpu(x.combine(a, y, b)?) },
             _ => return Err(other.dtype_error("Array::combine", self.dtype())),
         })
     }
@@ -48,6 +50,7 @@ impl Array {
         match (&mut self.storage, &other.storage) {
             (Real(x), Real(y)) => x.zip_in_place(y, |x, y| *x += a * y),
             (Complex(x), Complex(y)) => x.zip_in_place(y, |x, y| *x += y * a),
+            (OnGpu(x), OnGpu(y)) if x.dtype() == y.dtype() => x.add_scaled(a, y)?,
             _ => return Err(error),
         }
         Ok(())
@@ -56,7 +59,30 @@ impl Array {
     /// `a self`.
     pub fn scale(&self, a: f64) -> Self {
         let a = a as f32;
-        self.map_storage(|x| x.map(|v| a * v), |x| x.map(|v| v * a))
+        self.map_storage(|x| x.map(|v| a * v), |x| x.map(|v| v * a), |x| x.scale(a))
+    }
+
+    /// Every element of a real array brought into `low..=high`.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a complex array.
+    pub fn clamp(&self, low: f64, high: f64) -> Result<Self> {
+        let (low, high) = (low as f32, high as f32);
+        match &self.storage {
+            Real(x) => Ok(Self {
+                storage: Real(x.map(|v| {
+                    if v < low {
+                        low
+                    } else if v > high {
+                        high
+                    } else {
+                        v
+                    }
+                })),
+            }),
+            OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.clamp(low, high)?) }),
+            _ => Err(self.dtype_error("Array::clamp", DType::F32)),
+        }
     }
 
     /// Item `i` times `factors[i]`: `factors` is a real array of shape `[batch]`.
@@ -68,8 +94,16 @@ impl Array {
             let expected = format!("[{}]", self.batch());
             return Err(Error::Shape { what: "Array::scale_items".into(), expected, got: factors.shape().to_vec() });
         }
-        let factors = factors.as_f32()?;
-        Ok(self.map_storage(|x| x.map_items(|i, v| factors[i] * v), |x| x.map_items(|i, v| v * factors[i])))
+        if factors.dtype() != DType::F32 {
+            return Err(factors.dtype_error("Array::scale_items", DType::F32));
+        }
+        self.check_device(factors, "Array::scale_items")?;
+        Ok(match (&self.storage, &factors.storage) {
+            (Real(x), Real(f)) => Self { storage: Real(x.map_items(|i, v| f.as_slice()[i] * v)) },
+            (Complex(x), Real(f)) => Self { storage: Complex(x.map_items(|i, v| v * f.as_slice()[i])) },
+            (OnGpu(x), OnGpu(f)) => Self { storage: OnGpu(x.scale_items(f)?) },
+            _ => return Err(self.device_error(factors, "Array::scale_items")),
+        })
     }
 
     /// The elementwise product; `other` is a batch of the same size or of one, and may be real where `self` is complex.
@@ -86,17 +120,21 @@ impl Array {
             let expected = format!("{:?}", self.shape());
             return Err(Error::Shape { what: "Array::mul".into(), expected, got: shape.to_vec() });
         }
+        self.check_device(other, "Array::mul")?;
         Ok(match (&self.storage, &other.storage) {
             (Real(x), Real(y)) => Self { storage: Real(x.zip_cyclic(y, |x, y| x * y)) },
             (Complex(x), Real(y)) => Self { storage: Complex(x.zip_cyclic(y, |x, y| x * y)) },
             (Complex(x), Complex(y)) => Self { storage: Complex(x.zip_cyclic(y, |x, y| x * y)) },
-            (Real(_), Complex(_)) => return Err(self.dtype_error("Array::mul", DType::Complex64)),
+            (OnGpu(x), OnGpu(y)) if x.dtype() == DType::Complex64 || y.dtype() == DType::F32 => {
+                Self { storage: OnGpu(x.mul(y)?) }
+            }
+            _ => return Err(self.dtype_error("Array::mul", DType::Complex64)),
         })
     }
 
     /// The complex conjugate; the array itself where it is real.
     pub fn conj(&self) -> Self {
-        self.map_storage(Clone::clone, |x| x.map(|v| v.conj()))
+        self.map_storage(Clone::clone, |x| x.map(|v| v.conj()), Resident::conj)
     }
 
     /// The real part.
@@ -104,6 +142,7 @@ impl Array {
         match &self.storage {
             Real(_) => self.clone(),
             Complex(x) => Self { storage: Real(x.map(|v| v.re)) },
+            OnGpu(x) => Self::of(x, x.part(false)),
         }
     }
 
@@ -112,6 +151,7 @@ impl Array {
         match &self.storage {
             Real(x) => Self { storage: Real(x.map(|_| 0.0)) },
             Complex(x) => Self { storage: Real(x.map(|v| v.im)) },
+            OnGpu(x) => Self::of(x, x.part(true)),
         }
     }
 
@@ -120,7 +160,13 @@ impl Array {
         match &self.storage {
             Real(x) => Self { storage: Real(x.map(f32::abs)) },
             Complex(x) => Self { storage: Real(x.map(|v| v.norm())) },
+            OnGpu(x) => Self::of(x, x.abs()),
         }
+    }
+
+    /// A real array made of `x`, or the memory of why there is none.
+    fn of(x: &Resident, made: Result<Resident>) -> Self {
+        Self { storage: OnGpu(Resident::or_failed(made, x.gpu(), x.shape(), DType::F32)) }
     }
 
     /// The same values with element type `dtype`: a real array gets a zero imaginary part, a complex one loses its.
@@ -128,6 +174,7 @@ impl Array {
         match (&self.storage, dtype) {
             (Real(x), DType::Complex64) => Self { storage: Complex(x.map(|v| Complex32::new(v, 0.0))) },
             (Complex(_), DType::F32) => self.real(),
+            (OnGpu(x), _) => Self { storage: OnGpu(Resident::or_failed(x.cast(dtype), x.gpu(), x.shape(), dtype)) },
             _ => self.clone(),
         }
     }
