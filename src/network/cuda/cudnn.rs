@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 mod cache;
+mod copies;
 mod descriptor;
 mod form;
 mod graph;
+mod operation;
 mod plan;
 mod session;
 #[cfg(test)]
@@ -86,6 +88,15 @@ pub struct Convolution {
     pub input_pitch: usize,
     /// The same for the output.
     pub output_pitch: usize,
+}
+
+/// What is added to a result before it is rounded and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Epilogue {
+    /// A number for each channel, f32 whatever the images are.
+    pub bias: bool,
+    /// An image of the size and the numbers of the result, with that many numbers from a pixel to the next.
+    pub residual_pitch: Option<usize>,
 }
 
 impl Convolution {
@@ -172,7 +183,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// An opened cuDNN, which works on the stream of its device.
 pub struct Cudnn {
     session: Arc<Session>,
-    plans: Mutex<HashMap<Convolution, Plan>>,
+    plans: Mutex<HashMap<(Convolution, Epilogue), Plan>>,
 }
 
 impl Cudnn {
@@ -196,16 +207,39 @@ impl Cudnn {
     /// # Errors
     /// [`Error::Mismatch`] if it is no convolution; [`operators::Error::Device`] if cuDNN has no plan for it or the device fails.
     pub fn plan(&self, convolution: &Convolution, cache: &PlanCache, limit: usize) -> Result<Plan> {
+        self.fused(convolution, Epilogue::default(), cache, limit)
+    }
+
+    /// The fastest plan that adds an epilogue in the same kernel. Not every engine can, so the plan may be slower than one without
+    /// epilogue and a kernel that adds: compare [`Plan::milliseconds`].
+    ///
+    /// # Errors
+    /// As [`Cudnn::plan`]; that cuDNN has no such plan is to be expected where channels are few or in [`Element::F32`].
+    pub fn fused(
+        &self,
+        convolution: &Convolution,
+        epilogue: Epilogue,
+        cache: &PlanCache,
+        limit: usize,
+    ) -> Result<Plan> {
         convolution.check()?;
-        if let Some(plan) = lock(&self.plans).get(convolution).filter(|plan| plan.workspace() <= limit) {
+        if let Some(pitch) = epilogue.residual_pitch {
+            let aligned = (pitch * convolution.element.bytes()).is_multiple_of(16);
+            if pitch < convolution.destination_channels() || !aligned {
+                let what = "expected at least the channels, and a multiple of 16 bytes";
+                return Err(Error::Mismatch(format!("convolution: residual pitch {pitch}: {what}: {convolution:?}")));
+            }
+        }
+        let name = (convolution.clone(), epilogue);
+        if let Some(plan) = lock(&self.plans).get(&name).filter(|plan| plan.workspace() <= limit) {
             return Ok(plan.clone());
         }
-        let key = cache::Key::new(self.session.gpu().name(), self.version(), convolution);
-        let cached = cache.read(&key).and_then(|choice| Plan::restore(&self.session, convolution, &choice).ok());
-        let plan = match cached.filter(|plan| plan.workspace() <= limit) {
+        let key = cache::Key::new(self.session.gpu().name(), self.version(), convolution, epilogue);
+        let restore = |choice| Plan::restore(&self.session, convolution, epilogue, &choice).ok();
+        let plan = match cache.read(&key).and_then(restore).filter(|plan| plan.workspace() <= limit) {
             Some(plan) => plan,
             None => {
-                let plan = tune::fastest(&self.session, convolution, limit)?;
+                let plan = tune::fastest(&self.session, convolution, epilogue, limit)?;
                 if let Some(choice) = plan.choice() {
                     // Without the file the next start tunes again.
                     let _ = cache.write(&key, &choice);
@@ -213,7 +247,7 @@ impl Cudnn {
                 plan
             }
         };
-        lock(&self.plans).insert(convolution.clone(), plan.clone());
+        lock(&self.plans).insert(name, plan.clone());
         Ok(plan)
     }
 }

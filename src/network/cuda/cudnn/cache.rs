@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Convolution;
 use super::form::Form;
 use super::graph::Recipe;
+use super::{Convolution, Epilogue};
 
 /// To be raised when a file of before would be misread.
 const FORMAT: u32 = 1;
@@ -29,6 +29,7 @@ pub(super) struct Key {
     device: String,
     cudnn: usize,
     convolution: Convolution,
+    epilogue: Epilogue,
 }
 
 /// A plan that was the fastest.
@@ -58,8 +59,8 @@ struct Entry {
 }
 
 impl Key {
-    pub(super) fn new(device: &str, cudnn: usize, convolution: &Convolution) -> Self {
-        Self { format: FORMAT, device: device.into(), cudnn, convolution: convolution.clone() }
+    pub(super) fn new(device: &str, cudnn: usize, convolution: &Convolution, epilogue: Epilogue) -> Self {
+        Self { format: FORMAT, device: device.into(), cudnn, convolution: convolution.clone(), epilogue }
     }
 
     /// The name of the key's file.

@@ -6,14 +6,10 @@ use cudarc::cudnn::sys::{
 };
 
 use super::descriptor::{Attribute, Descriptor, Kind, Type};
+use super::operation::Parts;
 use super::session::Session;
-use super::{Convolution, Direction, Element};
+use super::{Convolution, Element, Epilogue};
 use crate::Result;
-
-/// The names of the tensors in a graph and in the packs of addresses.
-pub(super) const INPUT: i64 = 1;
-pub(super) const FILTER: i64 = 2;
-pub(super) const OUTPUT: i64 = 3;
 
 /// More knobs or notes than an engine of any version has.
 const MANY: usize = 64;
@@ -32,7 +28,7 @@ pub(super) struct Graph {
     graph: Descriptor,
     element: Element,
     // cuDNN does not say whether a finalized graph still refers to what it was made of.
-    _parts: [Descriptor; 5],
+    _parts: Parts,
 }
 
 /// A finalized execution plan.
@@ -45,52 +41,16 @@ pub(super) struct Engine {
 }
 
 impl Graph {
-    pub(super) fn new(session: &Session, convolution: &Convolution) -> Result<Self> {
-        let c = convolution;
-        let (height, width) = c.output_size();
-        let x = image(INPUT, c.element, [c.batch, c.inputs, c.height, c.width], c.input_pitch)?;
-        let w = image(FILTER, c.element, [c.outputs, c.inputs, c.kernel, c.kernel], c.inputs)?;
-        let y = image(OUTPUT, c.element, [c.batch, c.outputs, height, width], c.output_pitch)?;
-        let map = geometry(c)?;
-        let operation = match c.direction {
-            Direction::Forward => {
-                let kind = Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR;
-                let mut operation = Descriptor::new(kind)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, &x)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, &w)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, &y)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, &map)?;
-                let (alpha, beta) = (
-                    Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                    Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
-                );
-                operation.set(alpha, Type::CUDNN_TYPE_FLOAT, &[1f32])?;
-                operation.set(beta, Type::CUDNN_TYPE_FLOAT, &[0f32])?;
-                operation.finalize("a convolution")?
-            }
-            Direction::Transposed => {
-                let kind = Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR;
-                let mut operation = Descriptor::new(kind)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, &x)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, &w)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, &y)?;
-                operation.set_descriptor(Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, &map)?;
-                let (alpha, beta) = (
-                    Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                    Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
-                );
-                operation.set(alpha, Type::CUDNN_TYPE_FLOAT, &[1f32])?;
-                operation.set(beta, Type::CUDNN_TYPE_FLOAT, &[0f32])?;
-                operation.finalize("a transposed convolution")?
-            }
-        };
+    pub(super) fn new(session: &Session, convolution: &Convolution, epilogue: Epilogue) -> Result<Self> {
+        let parts = Parts::new(convolution, epilogue)?;
         let mut graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
-        graph.set_descriptor(Attribute::CUDNN_ATTR_OPERATIONGRAPH_OPS, &operation)?;
+        let operations: Vec<_> = parts.operations.iter().map(Descriptor::raw).collect();
+        graph.set(Attribute::CUDNN_ATTR_OPERATIONGRAPH_OPS, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &operations)?;
         let graph = session.with_handle(|handle| {
             graph.set(Attribute::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, Type::CUDNN_TYPE_HANDLE, &[handle])?;
             graph.finalize("an operation graph")
         })?;
-        Ok(Self { graph, element: c.element, _parts: [x, w, y, map, operation] })
+        Ok(Self { graph, element: convolution.element, _parts: parts })
     }
 
     /// What cuDNN's heuristics propose, best guess first, without repetitions and without engines that may not be used: ten by
@@ -246,37 +206,4 @@ fn text(plan: &Descriptor) -> Result<Vec<u8>> {
     let count = plan.get(name, type_, &mut text)?;
     text.truncate(count);
     Ok(text)
-}
-
-/// An NHWC tensor `[n, c, h, w]`, its pixels `pitch` numbers apart.
-fn image(name: i64, element: Element, [n, c, h, w]: [usize; 4], pitch: usize) -> Result<Descriptor> {
-    let data = match element {
-        Element::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
-        Element::Tf32 | Element::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
-    };
-    let sizes = [n, c, h, w].map(|size| size as i64);
-    let strides = [h * w * pitch, 1, w * pitch, pitch].map(|stride| stride as i64);
-    let mut tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
-    tensor.set(Attribute::CUDNN_ATTR_TENSOR_DATA_TYPE, Type::CUDNN_TYPE_DATA_TYPE, &[data])?;
-    tensor.set_integers(Attribute::CUDNN_ATTR_TENSOR_DIMENSIONS, &sizes)?;
-    tensor.set_integers(Attribute::CUDNN_ATTR_TENSOR_STRIDES, &strides)?;
-    tensor.set_integers(Attribute::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[name])?;
-    tensor.set_integers(Attribute::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[16])?;
-    tensor.finalize("a tensor")
-}
-
-fn geometry(convolution: &Convolution) -> Result<Descriptor> {
-    let (lo, hi) = (convolution.padding.0 as i64, convolution.padding.1 as i64);
-    let stride = convolution.stride as i64;
-    let mut map = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
-    let float = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
-    let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-    map.set(Attribute::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, Type::CUDNN_TYPE_DATA_TYPE, &[float])?;
-    map.set(Attribute::CUDNN_ATTR_CONVOLUTION_CONV_MODE, Type::CUDNN_TYPE_CONVOLUTION_MODE, &[mode])?;
-    map.set_integers(Attribute::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
-    map.set_integers(Attribute::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &[lo, lo])?;
-    map.set_integers(Attribute::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &[hi, hi])?;
-    map.set_integers(Attribute::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
-    map.set_integers(Attribute::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &[stride, stride])?;
-    map.finalize("the geometry of a convolution")
 }

@@ -1,19 +1,16 @@
 //! A convolution that is ready to be enqueued.
 
-#![allow(unsafe_code)]
-
 use std::collections::HashMap;
-use std::ptr;
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::sys as cuda;
-
 use super::cache::Choice;
+use super::copies::{copy, widen};
 use super::descriptor::{Attribute, Descriptor, Kind, Type};
 use super::form::{Form, Layout};
-use super::graph::{self, Engine, FILTER, Graph, INPUT, OUTPUT};
-use super::session::{Driven, Session, driver};
-use super::{Convolution, Direction, lock};
+use super::graph::{self, Engine, Graph};
+use super::operation::{BIAS, FILTER, INPUT, OUTPUT, RESIDUAL};
+use super::session::{Session, driver};
+use super::{Convolution, Direction, Epilogue, lock};
 use crate::Result;
 
 /// One convolution with the engine that computes it. Clones share it.
@@ -22,23 +19,41 @@ pub struct Plan {
     shared: Arc<Shared>,
 }
 
+/// The tensors that a plan works on, by name, and the workspace.
+type Addresses = (Vec<(i64, u64)>, u64);
+
 struct Shared {
-    session: Arc<Session>,
     convolution: Convolution,
+    epilogue: Epilogue,
     form: Form,
     layout: Layout,
     engine: Engine,
     milliseconds: Option<f64>,
     /// One pack for each set of addresses: a captured graph keeps the addresses anyway.
-    packs: Mutex<HashMap<[u64; 4], Arc<Descriptor>>>,
+    packs: Mutex<HashMap<Addresses, Arc<Descriptor>>>,
+    // Last, so that the handle outlives the plan.
+    session: Arc<Session>,
 }
 
 impl Plan {
-    pub(super) fn new(session: &Arc<Session>, convolution: &Convolution, form: Form, engine: Engine) -> Self {
-        let layout = Layout::new(convolution, form, engine.workspace);
-        let (session, convolution) = (session.clone(), convolution.clone());
-        let packs = Mutex::default();
-        Self { shared: Arc::new(Shared { session, convolution, form, layout, engine, milliseconds: None, packs }) }
+    pub(super) fn new(
+        session: &Arc<Session>,
+        convolution: &Convolution,
+        epilogue: Epilogue,
+        form: Form,
+        engine: Engine,
+    ) -> Self {
+        let shared = Shared {
+            session: session.clone(),
+            convolution: convolution.clone(),
+            epilogue,
+            form,
+            layout: Layout::new(convolution, form, engine.workspace),
+            engine,
+            milliseconds: None,
+            packs: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The same plan with the time that it was seen to take.
@@ -51,7 +66,12 @@ impl Plan {
     }
 
     /// The plan of a cached choice.
-    pub(super) fn restore(session: &Arc<Session>, convolution: &Convolution, choice: &Choice) -> Result<Self> {
+    pub(super) fn restore(
+        session: &Arc<Session>,
+        convolution: &Convolution,
+        epilogue: Epilogue,
+        choice: &Choice,
+    ) -> Result<Self> {
         let loaded = choice
             .text
             .as_ref()
@@ -59,9 +79,9 @@ impl Plan {
             .filter(|engine| engine.workspace == choice.workspace);
         let engine = match loaded {
             Some(engine) => engine,
-            None => Graph::new(session, &choice.form.apply(convolution))?.build(session, choice.recipe())?,
+            None => Graph::new(session, &choice.form.apply(convolution), epilogue)?.build(session, choice.recipe())?,
         };
-        Ok(Self::new(session, convolution, choice.form, engine).timed(choice.milliseconds))
+        Ok(Self::new(session, convolution, epilogue, choice.form, engine).timed(choice.milliseconds))
     }
 
     /// What a cache keeps of the plan; nothing before it was timed.
@@ -107,7 +127,7 @@ impl Plan {
         text
     }
 
-    /// Enqueues `y = w * x` (or its transpose) on the stream of the device.
+    /// Enqueues `y = w * x` (or its transpose) on the stream of the device, for a plan without an epilogue.
     ///
     /// `x`, `w`, `y` and `workspace` are addresses on the device, multiples of 16 (the workspace of 256), that stay valid and
     /// of the sizes of [`Plan::convolution`] and [`Plan::workspace`] until the work is done: `x` is the image that is read, the
@@ -115,11 +135,37 @@ impl Plan {
     /// graph, after it ran once outside of a capture: the first run loads the kernel.
     ///
     /// # Errors
-    /// [`operators::Error::Device`] if an address is not aligned or the work cannot be enqueued.
+    /// [`operators::Error::Device`] if an address is not aligned, if the plan has an epilogue, or if the work cannot be enqueued.
     pub fn run(&self, x: u64, w: u64, y: u64, workspace: u64) -> Result<()> {
-        let Shared { session, convolution, form, layout, engine, .. } = &*self.shared;
-        if ![x, w, y].iter().all(|at| at.is_multiple_of(16)) || !workspace.is_multiple_of(256) {
-            return Err(super::failure(format!("cuDNN: addresses {x:#x}, {w:#x}, {y:#x}, {workspace:#x} not aligned")));
+        self.run_fused(x, w, None, None, y, workspace)
+    }
+
+    /// Enqueues `y = w * x + bias + residual` (or with the transpose), as [`Plan::run`] does. `bias` and `residual` are given where the
+    /// plan's [`Epilogue`] has them: f32 numbers, one for each channel of `y`, and an image of the size of `y` that is not `y`.
+    ///
+    /// # Errors
+    /// [`operators::Error::Device`] if an address is not aligned, if a summand is missing or superfluous, or if the work cannot
+    /// be enqueued.
+    pub fn run_fused(
+        &self,
+        x: u64,
+        w: u64,
+        bias: Option<u64>,
+        residual: Option<u64>,
+        y: u64,
+        workspace: u64,
+    ) -> Result<()> {
+        let Shared { session, convolution, epilogue, form, layout, engine, .. } = &*self.shared;
+        if (bias.is_some(), residual.is_some()) != (epilogue.bias, epilogue.residual_pitch.is_some()) {
+            return Err(super::failure(format!(
+                "cuDNN: a plan with {epilogue:?} was given bias {bias:?}, residual {residual:?}"
+            )));
+        }
+        let mut addresses = [x, w, y].into_iter().chain(bias).chain(residual);
+        if !addresses.all(|at| at.is_multiple_of(16)) || !workspace.is_multiple_of(256) {
+            return Err(super::failure(format!(
+                "cuDNN: addresses {x:#x}, {w:#x}, {bias:x?}, {residual:x?}, {y:#x}, {workspace:#x} are not aligned"
+            )));
         }
         session.gpu().context().bind_to_thread().map_err(|e| driver("convolution", e))?;
         let at = |offset: usize| workspace + offset as u64;
@@ -127,105 +173,43 @@ impl Plan {
         let source = if form.packed_source { at(layout.source) } else { x };
         let destination = if form.packed_destination { at(layout.destination) } else { y };
         if form.widened {
-            self.widen(w, filter).map_err(|e| driver("widening a filter", e))?;
+            widen(session.gpu(), convolution, *form, [w, filter]).map_err(|e| driver("widening a filter", e))?;
         }
         let bytes = convolution.element.bytes();
         if form.packed_source {
             let (row, pitch) = (convolution.source_channels() * bytes, convolution.source_pitch() * bytes);
-            self.copy([x, source], [pitch, row], row, convolution.source_pixels())
+            copy(session.gpu(), [x, source], [pitch, row], row, convolution.source_pixels())
                 .map_err(|e| driver("packing an image", e))?;
         }
-        session.execute(&engine.plan, &*self.pack([source, filter, destination, workspace])?)?;
+        let (read, written) = match convolution.direction {
+            Direction::Forward => (INPUT, OUTPUT),
+            Direction::Transposed => (OUTPUT, INPUT),
+        };
+        let mut tensors = vec![(read, source), (FILTER, filter), (written, destination)];
+        tensors.extend(bias.map(|at| (BIAS, at)));
+        tensors.extend(residual.map(|at| (RESIDUAL, at)));
+        session.execute(&engine.plan, &*self.pack((tensors, workspace))?)?;
         if form.packed_destination {
             let (row, pitch) = (convolution.destination_channels() * bytes, convolution.destination_pitch() * bytes);
-            self.copy([destination, y], [row, pitch], row, convolution.destination_pixels())
+            copy(session.gpu(), [destination, y], [row, pitch], row, convolution.destination_pixels())
                 .map_err(|e| driver("unpacking an image", e))?;
         }
         Ok(())
     }
 
-    fn pack(&self, addresses: [u64; 4]) -> Result<Arc<Descriptor>> {
+    fn pack(&self, addresses: Addresses) -> Result<Arc<Descriptor>> {
         let mut packs = lock(&self.shared.packs);
         if let Some(pack) = packs.get(&addresses) {
             return Ok(pack.clone());
         }
-        let [source, filter, destination, workspace] = addresses;
-        let names = match self.shared.convolution.direction {
-            Direction::Forward => [INPUT, FILTER, OUTPUT],
-            Direction::Transposed => [OUTPUT, FILTER, INPUT],
-        };
+        let (tensors, workspace) = &addresses;
+        let (names, pointers): (Vec<i64>, Vec<u64>) = tensors.iter().copied().unzip();
         let mut pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
-        let pointers = [source, filter, destination];
         pack.set(Attribute::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, Type::CUDNN_TYPE_VOID_PTR, &pointers)?;
         pack.set_integers(Attribute::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &names)?;
-        pack.set(Attribute::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, Type::CUDNN_TYPE_VOID_PTR, &[workspace])?;
+        pack.set(Attribute::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, Type::CUDNN_TYPE_VOID_PTR, &[*workspace])?;
         let pack = Arc::new(pack.finalize("a pack of addresses")?);
         packs.insert(addresses, pack.clone());
         Ok(pack)
-    }
-
-    /// Copies `rows` rows of `bytes` bytes, `pitches` bytes apart.
-    fn copy(&self, [from, to]: [u64; 2], pitches: [usize; 2], bytes: usize, rows: usize) -> Driven<()> {
-        let copy = cuda::CUDA_MEMCPY2D_st {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcMemoryType: cuda::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            srcHost: ptr::null(),
-            srcDevice: from,
-            srcArray: ptr::null_mut(),
-            srcPitch: pitches[0],
-            dstXInBytes: 0,
-            dstY: 0,
-            dstMemoryType: cuda::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            dstHost: ptr::null_mut(),
-            dstDevice: to,
-            dstArray: ptr::null_mut(),
-            dstPitch: pitches[1],
-            WidthInBytes: bytes,
-            Height: rows,
-        };
-        // SAFETY: the images are as large as `run` asks for, the packed ones as large as the layout of the workspace says.
-        unsafe { cuda::cuMemcpy2DAsync_v2(&copy, self.shared.session.gpu().stream().cu_stream()) }.result()
-    }
-
-    /// Writes the filter with its rows and columns of zeros.
-    fn widen(&self, from: u64, to: u64) -> Driven<()> {
-        let Shared { session, convolution, form, .. } = &*self.shared;
-        let wide = form.apply(convolution);
-        let tap = convolution.inputs * convolution.element.bytes();
-        let before = form.zeros_before(convolution);
-        let copy = cuda::CUDA_MEMCPY3D_st {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcZ: 0,
-            srcLOD: 0,
-            srcMemoryType: cuda::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            srcHost: ptr::null(),
-            srcDevice: from,
-            srcArray: ptr::null_mut(),
-            reserved0: ptr::null_mut(),
-            srcPitch: convolution.kernel * tap,
-            srcHeight: convolution.kernel,
-            dstXInBytes: before * tap,
-            dstY: before,
-            dstZ: 0,
-            dstLOD: 0,
-            dstMemoryType: cuda::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            dstHost: ptr::null_mut(),
-            dstDevice: to,
-            dstArray: ptr::null_mut(),
-            reserved1: ptr::null_mut(),
-            dstPitch: wide.kernel * tap,
-            dstHeight: wide.kernel,
-            WidthInBytes: convolution.kernel * tap,
-            Height: convolution.kernel,
-            Depth: convolution.outputs,
-        };
-        let stream = session.gpu().stream().cu_stream();
-        // SAFETY: `from` is the filter, `to` the place that the layout of the workspace keeps for the wide one.
-        unsafe {
-            cuda::cuMemsetD8Async(to, 0, wide.filter_bytes(), stream).result()?;
-            cuda::cuMemcpy3DAsync_v2(&copy, stream).result()
-        }
     }
 }

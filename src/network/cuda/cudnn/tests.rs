@@ -38,7 +38,7 @@ fn choice() -> Choice {
 fn a_choice_survives_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let cache = PlanCache::at(&folder.path().join("new"));
-    let key = Key::new("a card", 91900, &example());
+    let key = Key::new("a card", 91900, &example(), Epilogue::default());
     assert_eq!(cache.read(&key), None);
     cache.write(&key, &choice()).unwrap();
     assert_eq!(cache.read(&key), Some(choice()));
@@ -55,7 +55,7 @@ fn device_version_and_every_number_of_the_convolution_are_in_the_key() {
     let folder = tempfile::tempdir().unwrap();
     let cache = PlanCache::at(folder.path());
     let c = example;
-    cache.write(&Key::new("a card", 91900, &c()), &choice()).unwrap();
+    cache.write(&Key::new("a card", 91900, &c(), Epilogue::default()), &choice()).unwrap();
     let others = [
         Convolution { batch: 3, ..c() },
         Convolution { height: 14, ..c() },
@@ -71,18 +71,25 @@ fn device_version_and_every_number_of_the_convolution_are_in_the_key() {
         Convolution { output_pitch: 32, ..c() },
     ];
     for other in others {
-        assert_eq!(cache.read(&Key::new("a card", 91900, &other)), None, "{other:?}");
+        assert_eq!(cache.read(&Key::new("a card", 91900, &other, Epilogue::default())), None, "{other:?}");
     }
-    assert_eq!(cache.read(&Key::new("another card", 91900, &c())), None);
-    assert_eq!(cache.read(&Key::new("a card", 91901, &c())), None);
-    assert_eq!(cache.read(&Key::new("a card", 91900, &c())), Some(choice()));
+    for epilogue in [(true, None), (false, Some(16)), (false, Some(24))] {
+        let epilogue = Epilogue { bias: epilogue.0, residual_pitch: epilogue.1 };
+        assert_eq!(cache.read(&Key::new("a card", 91900, &c(), epilogue)), None, "{epilogue:?}");
+    }
+    assert_eq!(cache.read(&Key::new("another card", 91900, &c(), Epilogue::default())), None);
+    assert_eq!(cache.read(&Key::new("a card", 91901, &c(), Epilogue::default())), None);
+    assert_eq!(cache.read(&Key::new("a card", 91900, &c(), Epilogue::default())), Some(choice()));
 }
 
 #[test]
 fn damaged_and_foreign_files_count_as_absent() {
     let folder = tempfile::tempdir().unwrap();
     let cache = PlanCache::at(folder.path());
-    let (key, other) = (Key::new("a card", 91900, &example()), Key::new("another card", 91900, &example()));
+    let (key, other) = (
+        Key::new("a card", 91900, &example(), Epilogue::default()),
+        Key::new("another card", 91900, &example(), Epilogue::default()),
+    );
     cache.write(&key, &choice()).unwrap();
     let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let good = std::fs::read(&file).unwrap();

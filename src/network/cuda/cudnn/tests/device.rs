@@ -124,6 +124,11 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+/// A slice of channels that starts `offset` numbers into the pixels of `buffer`.
+fn at(gpu: &Gpu, buffer: &CudaSlice<u8>, offset: usize, element: Element) -> u64 {
+    buffer.device_ptr(gpu.stream()).0 + (offset * element.bytes()) as u64
+}
+
 struct Buffers {
     x: CudaSlice<u8>,
     w: CudaSlice<u8>,
@@ -132,8 +137,7 @@ struct Buffers {
 }
 
 fn run(gpu: &Gpu, plan: &Plan, buffers: &Buffers, offsets: (usize, usize)) {
-    let bytes = plan.convolution().element.bytes();
-    let at = |buffer: &CudaSlice<u8>, offset: usize| buffer.device_ptr(gpu.stream()).0 + (offset * bytes) as u64;
+    let at = |buffer: &CudaSlice<u8>, offset: usize| at(gpu, buffer, offset, plan.convolution().element);
     let Buffers { x, w, y, workspace } = buffers;
     plan.run(at(x, offsets.0), at(w, 0), at(y, offsets.1), at(workspace, 0)).unwrap();
 }
@@ -164,14 +168,7 @@ fn every_kind_of_convolution_is_the_definition() {
         let before = std::mem::replace(&mut buffers.y, send(&y));
         reference(&c, &x, &w, &mut y, offsets);
         let got = decode(&bytes, c.element);
-        let error = got.iter().zip(&y).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
-        let error = error / y.iter().map(|v| v * v).sum::<f64>().sqrt();
-        // Rounding of the result to bfloat16 alone is 2^-9 / sqrt(3); TF32 has half a unit of 2^-10 in either factor.
-        let tolerance = match c.element {
-            Element::Bf16 => 3e-3,
-            Element::Tf32 => 1e-3,
-            Element::F32 => 1e-5,
-        };
+        let (error, tolerance) = (distance(&got, &y), tolerance(c.element));
         let time = plan.milliseconds().unwrap_or(f64::NAN) * 1e3;
         eprintln!("{error:.1e} {time:6.1} us {} {c:?}", plan.describe());
         if error.is_nan() || error > tolerance {
@@ -183,6 +180,82 @@ fn every_kind_of_convolution_is_the_definition() {
         drop(before);
         if restored.describe() != plan.describe() || restored.milliseconds() != plan.milliseconds() || bits != bytes {
             failures.push(format!("restored {} is not {}: {c:?}", restored.describe(), plan.describe()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Rounding of the result to bfloat16 alone is 2^-9 / sqrt(3); TF32 has half a unit of 2^-10 in either factor.
+fn tolerance(element: Element) -> f64 {
+    match element {
+        Element::Bf16 => 3e-3,
+        Element::Tf32 => 1e-3,
+        Element::F32 => 1e-5,
+    }
+}
+
+fn distance(got: &[f64], expected: &[f64]) -> f64 {
+    let difference = got.iter().zip(expected).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    difference / expected.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+#[test]
+fn what_is_fused_is_added() {
+    let Some(gpu) = gpu() else { return };
+    let cudnn = Cudnn::open(&gpu).unwrap();
+    let mut failures = Vec::new();
+    for Case { convolution: c, offsets } in cases() {
+        for epilogue in [
+            Epilogue { bias: true, residual_pitch: None },
+            Epilogue { bias: false, residual_pitch: Some(c.destination_channels() + 16) },
+            Epilogue { bias: true, residual_pitch: Some(c.destination_channels()) },
+        ] {
+            let plan = match cudnn.fused(&c, epilogue, &PlanCache::none(), 1 << 28) {
+                Ok(plan) => plan,
+                Err(e) => {
+                    let dense = c.input_pitch == c.inputs && c.padding.0 == c.padding.1;
+                    // The layers of every network; of the others cuDNN may know none.
+                    if c.element == Element::Bf16 && c.stride == 1 && dense {
+                        failures.push(e.to_string());
+                    }
+                    eprintln!("NO PLAN: {e}");
+                    continue;
+                }
+            };
+            let (channels, pitch) = (c.destination_channels(), epilogue.residual_pitch.unwrap_or(0));
+            let x = random(c.source_pixels() * c.source_pitch(), 17, c.element);
+            let w = random(c.filter_bytes() / c.element.bytes(), 23, c.element);
+            let mut y = random(c.destination_pixels() * c.destination_pitch(), 31, c.element);
+            let bias = random(channels, 37, Element::F32);
+            let residual = random(c.destination_pixels() * pitch.max(8), 41, c.element);
+            let send = |values: &[f64]| gpu.stream().clone_htod(&encode(values, c.element)).unwrap();
+            let (on_x, on_w, on_y, on_residual) = (send(&x), send(&w), send(&y), send(&residual));
+            let on_bias = gpu.stream().clone_htod(&encode(&bias, Element::F32)).unwrap();
+            let workspace = gpu.stream().alloc_zeros(plan.workspace().max(256)).unwrap();
+            let at = |buffer: &CudaSlice<u8>, offset: usize| at(&gpu, buffer, offset, c.element);
+            plan.run_fused(
+                at(&on_x, offsets.0),
+                at(&on_w, 0),
+                epilogue.bias.then(|| at(&on_bias, 0)),
+                epilogue.residual_pitch.map(|_| at(&on_residual, 0)),
+                at(&on_y, offsets.1),
+                at(&workspace, 0),
+            )
+            .unwrap();
+            let got = decode(&gpu.stream().clone_dtoh(&on_y).unwrap(), c.element);
+            reference(&c, &x, &w, &mut y, offsets);
+            for (pixel, channel) in (0..c.destination_pixels()).flat_map(|p| (0..channels).map(move |o| (p, o))) {
+                let value = &mut y[pixel * c.destination_pitch() + offsets.1 + channel];
+                *value += if epilogue.bias { bias[channel] } else { 0.0 };
+                *value += if pitch > 0 { residual[pixel * pitch + channel] } else { 0.0 };
+            }
+            let (error, tolerance) = (distance(&got, &y), tolerance(c.element));
+            let time = plan.milliseconds().unwrap_or(f64::NAN) * 1e3;
+            eprintln!("{error:.1e} {time:6.1} us {} {epilogue:?} {c:?}", plan.describe());
+            if error.is_nan() || error > tolerance {
+                failures.push(format!("error {error:e}, {}, {epilogue:?}: {c:?}", plan.describe()));
+            }
+            assert!(plan.run(at(&on_x, 0), at(&on_w, 0), at(&on_y, 0), at(&workspace, 0)).is_err());
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
