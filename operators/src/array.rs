@@ -201,6 +201,12 @@ impl Array {
         self.resident("Array::as_cuda_complex", DType::Complex64)?.values()
     }
 
+    /// The GPU and the floats of an array of either type.
+    pub(crate) fn gpu_values(&self) -> Result<(&Arc<Gpu>, &CudaSlice<f32>)> {
+        let resident = self.resident("the floats of an array", self.dtype())?;
+        Ok((resident.gpu(), resident.values()?))
+    }
+
     fn resident(&self, what: &str, dtype: DType) -> Result<&Resident> {
         match &self.storage {
             OnGpu(a) if a.dtype() == dtype => Ok(a),

@@ -8,15 +8,19 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use cudarc::cufft::CudaFft;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
 
 use crate::{Error, Result};
 
 mod compile;
+pub(crate) mod kept;
 pub(crate) mod launch;
 mod libraries;
+pub(crate) mod maps;
 mod memory;
 mod places;
+pub(crate) mod transform;
 
 pub use libraries::{Found, Library};
 
@@ -34,6 +38,7 @@ pub struct Gpu {
     nvrtc: (i32, i32),
     modules: Mutex<HashMap<[u8; 32], Arc<CudaModule>>>,
     functions: Mutex<HashMap<(&'static str, &'static str), CudaFunction>>,
+    plans: Mutex<Vec<(([i32; 2], usize), Arc<CudaFft>)>>,
 }
 
 impl fmt::Debug for Gpu {
@@ -73,6 +78,7 @@ impl Gpu {
             stream,
             modules: Mutex::default(),
             functions: Mutex::default(),
+            plans: Mutex::default(),
         }))
     }
 

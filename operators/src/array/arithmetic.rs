@@ -178,4 +178,28 @@ impl Array {
             _ => self.clone(),
         }
     }
+
+    /// `a_i / b_i` of two real arrays in f64, zero where `stopped` is not zero.
+    pub(crate) fn quotient(&self, other: &Self, stopped: &Self) -> Result<Self> {
+        self.check_same(other, "Array::quotient")?;
+        self.check_same(stopped, "Array::quotient")?;
+        if let (OnGpu(a), OnGpu(b), OnGpu(stopped)) = (&self.storage, &other.storage, &stopped.storage) {
+            return Ok(Self { storage: OnGpu(a.quotient(b, stopped)?) });
+        }
+        let divide = |(&a, &b): (&f32, &f32)| (f64::from(a) / f64::from(b)) as f32;
+        let values = self.as_f32()?.iter().zip(other.as_f32()?).map(divide).zip(stopped.as_f32()?);
+        Self::from_vec(self.shape(), values.map(|(v, &stopped)| if stopped == 0.0 { v } else { 0.0 }).collect())
+    }
+
+    /// One where this real array is not zero or `a <= b`, zero elsewhere.
+    pub(crate) fn or_at_most(&self, a: &Self, b: &Self) -> Result<Self> {
+        self.check_same(a, "Array::or_at_most")?;
+        self.check_same(b, "Array::or_at_most")?;
+        if let (OnGpu(marks), OnGpu(a), OnGpu(b)) = (&self.storage, &a.storage, &b.storage) {
+            return Ok(Self { storage: OnGpu(marks.or_at_most(a, b)?) });
+        }
+        let values = self.as_f32()?.iter().zip(a.as_f32()?.iter().zip(b.as_f32()?));
+        let mark = |(&mark, (&a, &b)): (&f32, (&f32, &f32))| f32::from(u8::from(mark != 0.0 || a <= b));
+        Self::from_vec(self.shape(), values.map(mark).collect())
+    }
 }
