@@ -132,6 +132,13 @@ impl Array {
         })
     }
 
+    /// Every plane of the last two axes times `plane` `[1, height, width]`.
+    pub(crate) fn mul_planes(&self, plane: &Self) -> Result<Self> {
+        let size: usize = plane.shape().iter().product();
+        let planes = [&[self.len() / size.max(1)], &plane.shape()[1..]].concat();
+        self.reshape(&planes)?.mul(plane)?.reshape(self.shape())
+    }
+
     /// The complex conjugate; the array itself where it is real.
     pub fn conj(&self) -> Self {
         self.map_storage(Clone::clone, |x| x.map(|v| v.conj()), Resident::conj)
