@@ -62,6 +62,18 @@ impl Array {
         self.map_storage(|x| x.map(|v| a * v), |x| x.map(|v| v * a), |x| x.scale(a))
     }
 
+    /// One over every element of a real array, zero where the element is not above zero.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a complex array.
+    pub fn inverse(&self) -> Result<Self> {
+        match &self.storage {
+            Real(x) => Ok(Self { storage: Real(x.map(|v| if v > 0.0 { 1.0 / v } else { 0.0 })) }),
+            OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.inverse()?) }),
+            _ => Err(self.dtype_error("Array::inverse", DType::F32)),
+        }
+    }
+
     /// Every element of a real array brought into `low..=high`.
     ///
     /// # Errors
