@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use ndrustfft::{FftHandler, Normalization};
 use cudarc::driver::CudaSlice;
+use ndrustfft::{FftHandler, Normalization};
 use num_complex::Complex32;
 use rayon::prelude::*;
 

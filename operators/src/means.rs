@@ -4,7 +4,7 @@
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
-use crate::cuda::maps::{Indices, group_solve};
+use crate::cuda::maps::Groups;
 use crate::solve::check_lambda;
 use crate::{Array, DType, Device, Fact, ForwardOperator, Result, Space};
 
@@ -17,9 +17,8 @@ pub(crate) struct GroupMeans {
     /// The measurement that each element of the image belongs to.
     group: Vec<usize>,
     count: f64,
-    /// `group`, and its inverse: the elements of every group, for a GPU.
-    group_on_gpu: Indices,
-    members_on_gpu: Indices,
+    /// `group`, for a GPU.
+    groups: Groups,
     facts: Vec<Fact>,
 }
 
@@ -28,18 +27,15 @@ impl GroupMeans {
     pub(crate) fn new(name: &'static str, domain: &Space, range: Space, group: Vec<usize>, facts: Vec<Fact>) -> Self {
         debug_assert_eq!(group.len(), domain.len());
         let count = (domain.len() / range.len().max(1)) as f64;
-        let mut members: Vec<usize> = (0..group.len()).collect();
-        members.sort_by_key(|&i| group[i]);
-        let group_on_gpu = Indices::new(group.iter().copied().map(Some));
-        let members_on_gpu = Indices::new(members.into_iter().map(Some));
-        Self { name, domain: domain.clone(), range, group, count, group_on_gpu, members_on_gpu, facts }
+        let groups = Groups::new(&group, count as usize);
+        Self { name, domain: domain.clone(), range, group, count, groups, facts }
     }
 
     /// `x_i = gain y_{group(i)}`.
     fn spread(&self, y: &Array, gain: f64) -> Result<Array> {
         if y.device() != Device::Cpu {
             let shape = self.domain.batched(self.range.check(y, self.name)?);
-            return self.group_on_gpu.gather(y, self.range.len(), 1, gain, &shape);
+            return self.groups.spread(y, gain, &shape);
         }
         self.items(y, &self.range, &self.domain, |y, x| {
             x.iter_mut().zip(&self.group).for_each(|(x, &g)| *x = y[g] * gain);
@@ -85,7 +81,7 @@ impl ForwardOperator for GroupMeans {
     fn apply(&self, x: &Array) -> Result<Array> {
         if x.device() != Device::Cpu {
             let shape = self.range.batched(self.domain.check(x, self.name)?);
-            return self.members_on_gpu.gather(x, self.domain.len(), self.count as usize, 1.0 / self.count, &shape);
+            return self.groups.means(x, &shape);
         }
         self.items(x, &self.domain, &self.range, |x, y| y.copy_from_slice(&self.means(x)))
     }
@@ -104,7 +100,7 @@ impl ForwardOperator for GroupMeans {
         let kept = 1.0 / (self.count.recip() + lambda);
         if b.device() != Device::Cpu {
             self.domain.check(b, self.name)?;
-            return group_solve(b, &self.group_on_gpu, &self.members_on_gpu, &self.domain, lambda, kept);
+            return self.groups.solve(b, lambda, kept);
         }
         self.items(b, &self.domain, &self.domain, |b, x| {
             let means = self.means(b);

@@ -135,7 +135,8 @@ fn operators_from_files_agree() {
 fn operators_made_of_operators_agree() {
     let Some(device) = gpu() else { return };
     for (height, width) in [(16, 16), (12, 20)] {
-        let make = |channels, spec: &str| build(&spec.parse().unwrap(), &Context::new(channels, height, width)).unwrap();
+        let make =
+            |channels, spec: &str| build(&spec.parse().unwrap(), &Context::new(channels, height, width)).unwrap();
         let compose = |outer, inner| Compose::new(outer, inner).unwrap();
         compare("blur . gray", &compose(make(1, "blur-gaussian:sigma=1"), make(3, "gray")), &device);
         compare("-2.5 sr", &Scale::new(-2.5, make(3, "sr-4x")).unwrap(), &device);

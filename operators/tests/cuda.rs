@@ -23,7 +23,10 @@ fn space(shape: &[usize], dtype: DType) -> Space {
 }
 
 /// Runs `f` on arrays of every size, type and batch: on the CPU and on the GPU.
-fn on_both(device: &Device, f: impl Fn(&[Array; 2], &Device) -> Vec<(&'static str, Array)>) -> Vec<(String, Array, Array)> {
+fn on_both(
+    device: &Device,
+    f: impl Fn(&[Array; 2], &Device) -> Vec<(&'static str, Array)>,
+) -> Vec<(String, Array, Array)> {
     let mut pairs = Vec::new();
     for (shape, dtype, batch) in ITEMS.iter().flat_map(|shape| {
         [DType::F32, DType::Complex64].into_iter().flat_map(move |dtype| [1, 3].map(|batch| (shape, dtype, batch)))
@@ -214,7 +217,7 @@ fn devices_do_not_mix() {
 #[test]
 fn too_little_memory_is_an_error_and_not_the_end() {
     let Some(device) = gpu() else { return };
-    let huge = Array::zeros(&[1, 1 << 42], DType::F32, &device);
+    let huge = Array::zeros(&[1, 1 << 38], DType::F32, &device);
     assert!(matches!(huge.scale(2.0).add(&huge), Err(Error::Device(reason)) if reason.contains("memory")));
     assert!(!huge.is_finite() && huge.norm().is_nan());
     let x = random(&Space::real(&[1, 3, 3]), 10, 1);

@@ -82,7 +82,8 @@ fn describe_devices() -> String {
             }
         }
     }
-    let usable = !gpus.is_empty() && libraries.iter().all(|library| library.found.is_some() && library.problem.is_none());
+    let usable =
+        !gpus.is_empty() && libraries.iter().all(|library| library.found.is_some() && library.problem.is_none());
     let _ = writeln!(text, "--device auto takes {}", if usable { "cuda:0" } else { "the cpu" });
     text
 }

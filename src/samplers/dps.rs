@@ -116,4 +116,3 @@ impl Sampler for Dps {
         (self.schedule.steps, self.schedule.steps)
     }
 }
-

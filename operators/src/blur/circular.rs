@@ -29,7 +29,13 @@ impl CircularBlur {
     pub(super) fn new(images: &Space, kernel: &Array2<f64>, facts: Vec<Fact>) -> Self {
         let (height, width) = (images.shape()[1], images.shape()[2]);
         let transfer = transfer(kernel, height, width);
-        Self { space: images.clone(), fourier: Fourier::plain(height, width), transfer, fixed: Default::default(), facts }
+        Self {
+            space: images.clone(),
+            fourier: Fourier::plain(height, width),
+            transfer,
+            fixed: Default::default(),
+            facts,
+        }
     }
 
     /// `g(D)`, `[1, height, width]`.

@@ -159,12 +159,7 @@ struct PlaneMap {
 
 impl PlaneMap {
     /// `index` lists, for every element of the result, the `terms` elements that are added up.
-    fn new(
-        real: Map<f32>,
-        complex: Map<Complex32>,
-        terms: usize,
-        index: impl Iterator<Item = Option<usize>>,
-    ) -> Self {
+    fn new(real: Map<f32>, complex: Map<Complex32>, terms: usize, index: impl Iterator<Item = Option<usize>>) -> Self {
         Self { real, complex, terms, index: Indices::new(index) }
     }
 }

@@ -9,7 +9,7 @@ use cudarc::driver::{CudaSlice, LaunchConfig};
 use super::Gpu;
 use super::kept::PerGpu;
 use super::launch::{Kernels, each, launch};
-use crate::{Array, DType, Error, Result, Space};
+use crate::{Array, DType, Error, Result};
 
 static KERNELS: Kernels = Kernels { name: "linear", source: include_str!("linear.cu"), options: &[] };
 
@@ -42,29 +42,80 @@ impl Indices {
         let to = (self.host.len() / terms.max(1)) as u64;
         let (floats, from) = (elements * parts, from as u64);
         let (n, each_term, each_part) = (floats as u64, terms as i32, parts as i32);
-        launch!(gpu, &KERNELS, "gather", each(floats)?, &mut out, values, &*index, &each_term, &each_part, &from, &to, &gain, &n)?;
+        launch!(
+            gpu,
+            &KERNELS,
+            "gather",
+            each(floats)?,
+            &mut out,
+            values,
+            &*index,
+            &each_term,
+            &each_part,
+            &from,
+            &to,
+            &gain,
+            &n
+        )?;
         finish(gpu, shape, x.dtype(), out)
     }
 }
 
-/// `(b - m) / lambda + m kept`, `m` the mean over the group of an element: see `GroupMeans`.
-pub(crate) fn group_solve(
-    b: &Array,
-    group: &Indices,
-    members: &Indices,
-    domain: &Space,
-    lambda: f64,
-    kept: f64,
-) -> Result<Array> {
-    let (gpu, values, parts) = on_gpu(b)?;
-    let mut out = gpu.room::<f32>(b.len() * parts)?;
-    let groups = group.host.iter().max().map_or(1, |&g| g as usize + 1);
-    let terms = (members.host.len() / groups) as i32;
-    let (group, members) = (group.on(gpu)?, members.on(gpu)?);
-    let floats = b.len() * parts;
-    let (n, length, each_part) = (floats as u64, domain.len() as u64, parts as i32);
-    launch!(gpu, &KERNELS, "group_solve", each(floats)?, &mut out, values, &*group, &*members, &terms, &each_part, &length, &lambda, &kept, &n)?;
-    finish(gpu, b.shape(), b.dtype(), out)
+/// A partition of the elements of an item into groups of `size`: see `GroupMeans`.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    /// The group of every element.
+    group: Indices,
+    /// The elements of every group, one group after the other.
+    members: Indices,
+    size: usize,
+}
+
+impl Groups {
+    pub(crate) fn new(group: &[usize], size: usize) -> Self {
+        let mut members: Vec<usize> = (0..group.len()).collect();
+        members.sort_by_key(|&i| group[i]);
+        let members = Indices::new(members.into_iter().map(Some));
+        Self { group: Indices::new(group.iter().copied().map(Some)), members, size }
+    }
+
+    /// The mean of every group.
+    pub(crate) fn means(&self, x: &Array, shape: &[usize]) -> Result<Array> {
+        self.members.gather(x, self.group.host.len(), self.size, 1.0 / self.size as f64, shape)
+    }
+
+    /// `gain` times the value of its group, for every element.
+    pub(crate) fn spread(&self, y: &Array, gain: f64, shape: &[usize]) -> Result<Array> {
+        self.group.gather(y, self.group.host.len() / self.size.max(1), 1, gain, shape)
+    }
+
+    /// `(b - m) / lambda + m kept`, `m` the mean over the group of an element.
+    pub(crate) fn solve(&self, b: &Array, lambda: f64, kept: f64) -> Result<Array> {
+        let (gpu, values, parts) = on_gpu(b)?;
+        let floats = b.len() * parts;
+        let mut out = gpu.room::<f32>(floats)?;
+        let (group, members) = (&*self.group.on(gpu)?, &*self.members.on(gpu)?);
+        let (n, length) = (floats as u64, self.group.host.len() as u64);
+        let (terms, parts) = (self.size as i32, parts as i32);
+        let config = each(floats)?;
+        launch!(
+            gpu,
+            &KERNELS,
+            "group_solve",
+            config,
+            &mut out,
+            values,
+            group,
+            members,
+            &terms,
+            &parts,
+            &length,
+            &lambda,
+            &kept,
+            &n
+        )?;
+        finish(gpu, b.shape(), b.dtype(), out)
+    }
 }
 
 /// A matrix `[rows, columns]` on the GPU, or its transpose.
@@ -103,11 +154,15 @@ impl Matrix<'_> {
             };
             let grid_dim = (grid(columns, i32::MAX as u32)?, grid(rows, 65_535)?, 1);
             let config = LaunchConfig { grid_dim, block_dim: (256, 1, 1), shared_mem_bytes: 0 };
-            let (down, right) = if self.transposed { (1, stored_columns as u64) } else { (stored_columns as u64, 1u64) };
+            let (down, right) =
+                if self.transposed { (1, stored_columns as u64) } else { (stored_columns as u64, 1u64) };
             let wide = i32::from(inner >= 16);
             let (m, l, inner, columns) = (rows as i32, length as i32, inner as u64, columns as u64);
             let matrix = self.values.as_cuda()?;
-            launch!(gpu, &KERNELS, "along", config, &mut out, values, matrix, &m, &l, &inner, &columns, &down, &right, &wide)?;
+            launch!(
+                gpu, &KERNELS, "along", config, &mut out, values, matrix, &m, &l, &inner, &columns, &down, &right,
+                &wide
+            )?;
         }
         finish(gpu, &shape, x.dtype(), out)
     }

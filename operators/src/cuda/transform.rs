@@ -45,10 +45,38 @@ impl Transform<'_> {
             let (n, config, absent) = (elements as u64, each(elements)?, 0u64);
             match self.weights.filter(|_| !self.forward) {
                 Some(weights) => {
-                    launch!(gpu, &KERNELS, "load", config, &mut planes, values, &complex, weights, &height, &width, &in_h, &in_w, &n)?;
+                    launch!(
+                        gpu,
+                        &KERNELS,
+                        "load",
+                        config,
+                        &mut planes,
+                        values,
+                        &complex,
+                        weights,
+                        &height,
+                        &width,
+                        &in_h,
+                        &in_w,
+                        &n
+                    )?;
                 }
                 None => {
-                    launch!(gpu, &KERNELS, "load", config, &mut planes, values, &complex, &absent, &height, &width, &in_h, &in_w, &n)?;
+                    launch!(
+                        gpu,
+                        &KERNELS,
+                        "load",
+                        config,
+                        &mut planes,
+                        values,
+                        &complex,
+                        &absent,
+                        &height,
+                        &width,
+                        &in_h,
+                        &in_w,
+                        &n
+                    )?;
                 }
             }
             gpu.fft(&mut planes, [height, width], elements / (h * w), self.forward)?;
@@ -56,10 +84,16 @@ impl Transform<'_> {
             let complex = i32::from(self.output == DType::Complex64);
             match self.weights.filter(|_| self.forward) {
                 Some(weights) => {
-                    launch!(gpu, &KERNELS, "store", config, &mut out, &planes, &complex, weights, &scale, &height, &width, &out_h, &out_w, &n)?;
+                    launch!(
+                        gpu, &KERNELS, "store", config, &mut out, &planes, &complex, weights, &scale, &height, &width,
+                        &out_h, &out_w, &n
+                    )?;
                 }
                 None => {
-                    launch!(gpu, &KERNELS, "store", config, &mut out, &planes, &complex, &absent, &scale, &height, &width, &out_h, &out_w, &n)?;
+                    launch!(
+                        gpu, &KERNELS, "store", config, &mut out, &planes, &complex, &absent, &scale, &height, &width,
+                        &out_h, &out_w, &n
+                    )?;
                 }
             }
         }
