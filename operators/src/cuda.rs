@@ -8,7 +8,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use cudarc::cufft::CudaFft;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
 
 use crate::{Error, Result};
@@ -38,7 +37,7 @@ pub struct Gpu {
     nvrtc: (i32, i32),
     modules: Mutex<HashMap<[u8; 32], Arc<CudaModule>>>,
     functions: Mutex<HashMap<(&'static str, &'static str), CudaFunction>>,
-    plans: Mutex<Vec<(([i32; 2], usize), Arc<CudaFft>)>>,
+    plans: Mutex<Vec<transform::Planned>>,
 }
 
 impl fmt::Debug for Gpu {

@@ -13,6 +13,9 @@ use crate::{Array, DType, Error, Result};
 
 static KERNELS: Kernels = Kernels { name: "fourier", source: include_str!("fourier.cu"), options: &[] };
 
+/// Height, width and number of planes, and the plan for them.
+pub(super) type Planned = (([i32; 2], usize), Arc<CudaFft>);
+
 /// Plans kept on a GPU; each holds some memory of the device.
 const PLANS: usize = 32;
 
