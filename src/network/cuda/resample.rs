@@ -109,7 +109,8 @@ impl Resample {
     }
 
     /// Computes `y` from `x`: addresses on the device, multiples of 16 where channels and pitches are of 16 bytes, that stay valid
-    /// until the work is done. Can be captured into a CUDA graph.
+    /// until the work is done. Can be captured into a CUDA graph after it ran once outside of a capture: the first run loads the
+    /// kernel.
     ///
     /// # Errors
     /// [`operators::Error::Device`] if the kernel cannot be started.

@@ -8,6 +8,8 @@ use half::bf16;
 use super::*;
 
 mod definition;
+#[cfg(target_os = "linux")]
+mod emulated;
 use definition::{Definition, Shape};
 
 fn gpu() -> Option<Arc<Gpu>> {
@@ -135,7 +137,7 @@ const ELEMENTS: [Element; 3] = [Element::Bf16, Element::Tf32, Element::F32];
 #[test]
 fn every_depth_is_the_definition() {
     let Some(gpu) = gpu() else { return };
-    for depth in [8, 16, 24, 32, 40, 64, 80, 96, 128, 160, 192, 256, 320, 512] {
+    for depth in [8, 24, 32, 40, 64, 128, 192, 256, 512] {
         for element in ELEMENTS {
             check_default(&gpu, Shape { batch: 2, pixels: 77, heads: 3, depth }, element, 1.0);
         }
@@ -289,7 +291,7 @@ fn speed() {
         }
         let limit = shared_memory(&gpu).unwrap();
         for (element, tiling) in [Element::Bf16, Element::Tf32].into_iter().flat_map(|e| tilings.map(|t| (e, t))) {
-            if tiling.shared_bytes(Direction::Backward, element, depth) > limit || depth > 128 {
+            if tiling.shared_bytes(Direction::Backward, element, depth) > limit || depth != 64 || pixels != 1024 {
                 continue;
             }
             let sizes = [batch, pixels, heads, depth];
