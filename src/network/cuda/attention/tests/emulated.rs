@@ -33,8 +33,11 @@ fn run(options: &[String], sizes: &str) {
 }
 
 fn run_tilings(element: Element, depth: usize, wide: bool, sizes: &str) {
-    for direction in [Direction::Forward, Direction::Backward] {
-        let tiling = Tiling::choose(direction, element, depth, LIMIT, |_| wide).unwrap();
+    let mut tilings = [Direction::Forward, Direction::Backward]
+        .map(|direction| Tiling::choose(direction, element, depth, LIMIT, |_| wide).unwrap())
+        .to_vec();
+    tilings.dedup();
+    for tiling in tilings {
         let bytes = |direction| tiling.shared_bytes(direction, element, depth);
         let (forward, backward) = (bytes(Direction::Forward), bytes(Direction::Backward));
         let own = ["-DSTRICT=0".into(), format!("-DFORWARD_BYTES={forward}"), format!("-DBACKWARD_BYTES={backward}")];
