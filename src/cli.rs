@@ -37,6 +37,7 @@ fn run(cli: &args::Cli) -> anyhow::Result<()> {
     match &cli.command {
         None => reconstruct::run(&cli.reconstruct),
         Some(args::Command::Info { files, devices }) => info::run(files, *devices),
+        Some(args::Command::Prior(args::PriorCommand::Info { paths })) => info::priors(paths),
         Some(args::Command::Ops) => print(&list::operators()),
         Some(args::Command::Samplers) => print(&list::samplers()),
         Some(args::Command::Metrics(args)) => compare::run(args),

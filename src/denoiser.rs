@@ -6,6 +6,7 @@ use crate::Result;
 
 mod flat;
 mod gaussian;
+mod learned_variance;
 mod mixture;
 mod network;
 
@@ -34,6 +35,14 @@ pub trait Denoiser: Send + Sync {
     /// # Errors
     /// As [`Denoiser::denoise`].
     fn linearize(&self, x: &Array, sigma: f64) -> Result<Linearization<'_>>;
+    /// The variance of the reverse step from `sigma` to `sigma_prev < sigma` at `x`, pixel by pixel, in squared data units:
+    /// `x_prev = E[x_prev | x0, x] + sqrt(variance) z`. `None` for a prior that did not learn it.
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    fn reverse_variance(&self, _x: &Array, _sigma: f64, _sigma_prev: f64) -> Result<Option<Array>> {
+        Ok(None)
+    }
 }
 
 /// A denoised image and the transposed Jacobian there.

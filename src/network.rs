@@ -2,7 +2,7 @@
 //!
 //! A graph knows channels, not image sizes: it runs on any image whose sides are divisible by [`Graph::multiple`]. It has one
 //! input image, one output image and one number, the noise level as the network was trained to see it (a timestep, a log
-//! sigma). A checkpoint format is one lowering (`diffusers`); a device is one backend (`cpu`).
+//! sigma). A checkpoint format is one lowering (`diffusers`, `adm`, `edm`); a device is one backend (`cpu`).
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,15 +11,23 @@ use operators::{Array, Device};
 
 use crate::{Error, Result};
 
+mod adm;
 mod checkpoint;
+mod classes;
 mod cpu;
 mod cuda;
 mod diffusers;
+mod edm;
 mod fields;
+mod layers;
+mod open;
+#[cfg(test)]
+mod published;
 mod schedule;
 
+pub use classes::Classes;
 pub use cuda::Precision;
-pub use schedule::{Prediction, Schedule};
+pub use schedule::{Levels, Prediction, Preconditioning, Schedule};
 
 /// A value of a graph: the output of the node of that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +82,12 @@ pub enum Op {
     Upsample,
     /// Every 2 x 2 pixels become their mean.
     Downsample,
+    /// Twice the size through the filter [1, 3, 3, 1] / 4 along rows and columns, zeros outside: pixel `2 i` is
+    /// `(x[i - 1] + 3 x[i]) / 4`, pixel `2 i + 1` is `(3 x[i] + x[i + 1]) / 4`.
+    SmoothUpsample,
+    /// Half the size through the filter [1, 3, 3, 1] / 8 along rows and columns, zeros outside: pixel `i` is
+    /// `(x[2 i - 1] + 3 x[2 i] + 3 x[2 i + 1] + x[2 i + 2]) / 8`. Four times its transpose is [`Op::SmoothUpsample`].
+    SmoothDownsample,
     /// The channels of the first image, then those of the second.
     Concat,
     /// `(x + y) * scale`.
@@ -92,7 +106,7 @@ pub struct Conv {
     pub weight: Weights,
     /// `[out]`.
     pub bias: Weights,
-    /// 1 or 3.
+    /// 1 or 3; 6 for a 3x3 convolution and a [1, 3, 3, 1] filter in one, with stride 2.
     pub kernel: usize,
     /// 1 or 2.
     pub stride: usize,
@@ -150,7 +164,8 @@ impl Graph {
             Op::Silu | Op::Linear { .. } => &[false],
             Op::GroupNorm { .. } if inputs.len() == 1 => &[true],
             Op::GroupNorm { .. } | Op::AddVector => &[true, false],
-            Op::Conv(_) | Op::Attention { .. } | Op::Upsample | Op::Downsample => &[true],
+            Op::Conv(_) | Op::Attention { .. } => &[true],
+            Op::Upsample | Op::Downsample | Op::SmoothUpsample | Op::SmoothDownsample => &[true],
             Op::Concat | Op::Add { .. } => &[true, true],
         };
         if kinds != expected {
@@ -177,6 +192,7 @@ impl Graph {
                     (1, 1) => padded == 0,
                     (3, 1) => conv.padding == (1, 1),
                     (3, 2) => matches!(conv.padding, (1, 1) | (0, 1)),
+                    (6, 2) => conv.padding == (2, 2),
                     _ => false,
                 };
                 if !keeps {
@@ -203,11 +219,11 @@ impl Graph {
                 }
                 first / 3
             }
-            Op::Upsample => {
+            Op::Upsample | Op::SmoothUpsample => {
                 level = level.checked_sub(1).ok_or("an upsampling above the size of the input")?;
                 first
             }
-            Op::Downsample => {
+            Op::Downsample | Op::SmoothDownsample => {
                 level += 1;
                 first
             }
@@ -392,6 +408,11 @@ pub struct Prior {
     pub network: Network,
     /// The noise levels it was trained on.
     pub schedule: Schedule,
+    /// What 0 and 1 of data units are for the network: (-1, 1) for most networks of real images. The noise levels of the
+    /// schedule are in those intensities.
+    pub range: (f64, f64),
+    /// The classes, of a class-conditional network.
+    pub classes: Option<Classes>,
     /// What is known of it.
     pub card: Card,
 }
@@ -401,6 +422,8 @@ pub struct Prior {
 pub struct Card {
     /// Its name: of the folder, or of the bundled prior.
     pub name: String,
+    /// The layout of the checkpoint, in words.
+    pub layout: String,
     /// Numbers in its weights.
     pub parameters: usize,
     /// SHA-256 of the file of its weights.
@@ -409,4 +432,6 @@ pub struct Card {
     pub training_size: Option<(usize, usize)>,
     /// Pixel size (rows, columns) of those images in mm, if stated.
     pub training_voxel_mm: Option<(f64, f64)>,
+    /// What of the checkpoint could not be used, and what was assumed.
+    pub notes: Vec<String>,
 }

@@ -43,6 +43,9 @@ pub enum Command {
         #[arg(long)]
         devices: bool,
     },
+    /// Say what a prior is.
+    #[command(subcommand)]
+    Prior(PriorCommand),
     /// List the operators, their parameters and where they are defined.
     Ops,
     /// List the samplers, their parameters and their papers.
@@ -51,6 +54,17 @@ pub enum Command {
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.
     Simulate(Simulate),
+}
+
+/// `recon prior ...`
+#[derive(Debug, Subcommand)]
+pub enum PriorCommand {
+    /// Layout, parameters, channels, range, noise levels, training size, and what could not be used.
+    Info {
+        /// Diffusers directories, guided-diffusion or EDM checkpoints, or names of bundled priors.
+        #[arg(required = true, value_name = "DIR|FILE")]
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// Options shared by everything that measures an image.
@@ -94,9 +108,12 @@ pub struct Reconstruct {
     /// How it is reconstructed, such as dps:steps=1000; `recon samplers` lists them. The default is the measured best.
     #[arg(long, value_name = "SPEC")]
     pub sampler: Option<Spec>,
-    /// The prior: a diffusers directory, or the name of a bundled one.
-    #[arg(long, value_name = "DIR", default_value = "brain-mr")]
+    /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, or the name of a bundled one.
+    #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
     pub prior: PathBuf,
+    /// Class of a class-conditional prior, counted from 0.
+    #[arg(long, value_name = "N")]
+    pub class: Option<usize>,
     /// Where to compute: auto (the first GPU where there is one and its libraries are found), cpu, cuda or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceArg,

@@ -1,10 +1,12 @@
-//! `recon info FILE...` and `recon info --devices`
+//! `recon info FILE...`, `recon info --devices`, `recon prior info DIR|FILE...`
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use operators::cuda;
 use recon::io::{Slicing, Source};
+
+use super::prior::Prior;
 
 /// What the header says, how the volume would be cut into slices, and the intensities of the first volume.
 pub fn run(files: &[PathBuf], devices: bool) -> anyhow::Result<()> {
@@ -86,4 +88,17 @@ fn describe_devices() -> String {
         !gpus.is_empty() && libraries.iter().all(|library| library.found.is_some() && library.problem.is_none());
     let _ = writeln!(text, "--device auto takes {}", if usable { "cuda:0" } else { "the cpu" });
     text
+}
+
+/// What each prior is.
+pub fn priors(paths: &[PathBuf]) -> anyhow::Result<()> {
+    for path in paths {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}", path.display());
+        for (name, words) in Prior::load(path, None)?.summary() {
+            let _ = writeln!(text, "  {name:<12} {words}");
+        }
+        super::print(&text)?;
+    }
+    Ok(())
 }

@@ -100,7 +100,7 @@ impl Plan {
         }
         args.measure.op.resolve("operator", operators::OPERATORS)?;
         let (device, idle_gpu) = device::open(args.device, uses_prior)?;
-        let prior = uses_prior.then(|| Prior::load(&args.prior)).transpose()?;
+        let prior = uses_prior.then(|| Prior::load(&args.prior, args.class)).transpose()?;
         let mut plan = Self { sampler, spec, samples, device, idle_gpu, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
         check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;
@@ -168,7 +168,7 @@ impl Plan {
 
     /// Everything that changes a slice's result.
     fn key(&self, args: &Reconstruct, target: &Target) -> String {
-        let weights = self.prior.as_ref().map(|prior| prior.card().sha256.clone());
+        let weights = self.prior.as_ref().map(Prior::key);
         let measure = &args.measure;
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -18,28 +18,76 @@ pub struct Prior {
 }
 
 impl Prior {
-    /// A bundled prior by its name, unless there is a folder of that name; else a diffusers directory.
+    /// A bundled prior by its name, unless there is a file or folder of that name; else a checkpoint. `class` binds a class.
     ///
     /// # Errors
     /// [`recon::Error::Model`] naming the path looked at, and for a plain name the bundled ones.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
+    pub fn load(path: &Path, class: Option<usize>) -> anyhow::Result<Self> {
         let bundled = datasets::PRIORS.iter().find(|prior| path == Path::new(prior.name));
-        if let (Some(prior), false) = (bundled, path.is_dir()) {
+        let (network, mut files) = if let (Some(prior), false) = (bundled, path.exists()) {
             let mut network =
                 recon::network::Prior::from_bytes(prior.name, prior.config, prior.scheduler, prior.weights)?;
             network.card.training_voxel_mm = Some(prior.voxel_mm);
-            let files = vec![HashedFile::of_bytes("weights", format!("bundled {}", prior.name), prior.weights)];
-            return Ok(Self { network: Arc::new(network), files });
-        }
-        if !path.exists() {
+            (network, vec![HashedFile::of_bytes("weights", format!("bundled {}", prior.name), prior.weights)])
+        } else if path.exists() {
+            let network = recon::network::Prior::open(path)?;
+            let (sha256, path) = (network.card.sha256.clone(), path.display().to_string());
+            (network, vec![HashedFile { role: "weights".into(), path, bytes: 0, sha256 }])
+        } else {
             let known: Vec<_> = datasets::PRIORS.iter().map(|prior| prior.name).collect();
-            let reason = format!("no such folder, and no bundled prior of that name (bundled: {})", known.join(", "));
+            let reason =
+                format!("no such file or folder, and no bundled prior of that name (bundled: {})", known.join(", "));
             return Err(recon::Error::Model { path: path.into(), reason }.into());
+        };
+        let settings = path.with_extension("json");
+        if path.is_file() && settings.is_file() {
+            files.push(HashedFile::of_file("settings", &settings)?);
         }
-        let network = recon::network::Prior::open(path)?;
-        let sha256 = network.card.sha256.clone();
-        let files = vec![HashedFile { role: "weights".into(), path: path.display().to_string(), bytes: 0, sha256 }];
+        let network = match class {
+            Some(class) => network.with_class(class)?,
+            None => network,
+        };
         Ok(Self { network: Arc::new(network), files })
+    }
+
+    /// Everything about it that changes a result.
+    pub fn key(&self) -> serde_json::Value {
+        let hashes: Vec<_> = self.files.iter().map(|file| file.sha256.as_str()).collect();
+        let class = self.network.classes.as_ref().and_then(recon::network::Classes::chosen);
+        serde_json::json!({ "files": hashes, "class": class })
+    }
+
+    /// What is known of it, a line each.
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        let recon::network::Prior { network, schedule, range, classes, card } = &*self.network;
+        let (graph, (low, high)) = (network.graph(), *range);
+        let (inputs, outputs) = (graph.input_channels(), graph.output_channels());
+        let learned = if outputs == 2 * inputs { ", and as many for a learned variance" } else { "" };
+        let kind = if inputs == 2 { " (real and imaginary part: complex images)" } else { "" };
+        let size = |(rows, columns): (usize, usize)| format!("{rows} x {columns}");
+        let (least, most) = schedule.sigma_range();
+        let levels = format!("{:.4} to {:.4} in data units", least / (high - low), most / (high - low));
+        let mut lines = vec![
+            ("layout", card.layout.clone()),
+            ("parameters", card.parameters.to_string()),
+            ("channels", format!("{inputs}{kind}{learned}")),
+            ("range", format!("{low} to {high} for data units 0 to 1")),
+            ("predicts", format!("{:?}", schedule.prediction)),
+            ("sigma", levels),
+            ("trained on", card.training_size.map_or("images of a size that is not stated".into(), size)),
+            ("sides", format!("multiples of {}; others are padded", graph.multiple())),
+            ("sha256", card.sha256.clone()),
+        ];
+        if let Some(classes) = classes {
+            let chosen = match (classes.chosen(), classes.has_none()) {
+                (Some(class), _) => format!("class {class} is bound"),
+                (None, true) => "none is bound".into(),
+                (None, false) => "none is bound, one is needed: --class N".into(),
+            };
+            lines.push(("classes", format!("{}; {chosen}", classes.count())));
+        }
+        lines.extend(card.notes.iter().map(|note| ("note", note.clone())));
+        lines
     }
 
     /// What is known of it.

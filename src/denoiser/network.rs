@@ -2,22 +2,29 @@
 
 use std::sync::Arc;
 
+use num_complex::Complex32;
 use operators::{Array, DType, Space};
 
+use super::learned_variance::LearnedVariance;
 use super::{Denoiser, Linearization};
-use crate::network::{Prediction, Prior};
+use crate::network::{Levels, Preconditioning, Prior};
 use crate::{Error, Result};
 
-/// `E[x0 | x]` of a variance-preserving network that was trained on images in [-1, 1] and predicts epsilon, v or x0.
+/// `E[x0 | x]` of a network that knows images between `low` and `high` ([`Prior::range`]).
 ///
-/// With `u = 2 x - 1` and `s = 2 sigma`, the network sees `u / sqrt(1 + s^2)` at the timestep whose noise level is `s`. Below its
-/// smallest level it is asked about that level, but the true one enters `u - s epsilon`. Images of any size are padded on all
+/// With `g = high - low`, `u = g x + low` and `s = g sigma`, its image is `c_skip u + c_out F(c_in u)`, the coefficients those of
+/// its [`Preconditioning`] at `s`. Below its smallest level it is asked about that level, but the true one enters the
+/// coefficients. A network of two channels knows complex images as real and imaginary part. Images of any size are padded on all
 /// sides, by reflection, to the multiple the network needs and cropped afterwards; both are part of the Jacobian.
 #[derive(Debug)]
 pub struct NetworkDenoiser {
     prior: Arc<Prior>,
     space: Space,
+    /// Channels of the network's images, two of a complex one.
     channels: usize,
+    /// What is added to and divided out of the network's intensities.
+    low: f64,
+    gain: f64,
     rows: Padding,
     columns: Padding,
 }
@@ -33,24 +40,38 @@ impl NetworkDenoiser {
     /// A prior for images of one size. Cheap: the network is shared.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the images are complex, have another number of channels than the network, or are not
-    /// `[channels, H, W]`.
+    /// [`Error::Mismatch`] if the images have another number of channels than the network, are complex and the network is not
+    /// one of two channels, or are not `[channels, H, W]`; if the network needs a class and has none; if it has other outputs than an image
+    /// and perhaps its variance.
     pub fn new(prior: Arc<Prior>, space: &Space) -> Result<Self> {
         let graph = prior.network.graph();
         let (channels, outputs) = (graph.input_channels(), graph.output_channels());
         let name = &prior.card.name;
-        if outputs != channels {
-            let reason = "learned variances are not supported";
-            return Err(Error::Mismatch(format!("prior {name}: {channels} channels in, {outputs} out: {reason}")));
+        if outputs != channels && outputs != 2 * channels {
+            return Err(Error::Mismatch(format!(
+                "prior {name}: {channels} channels in, {outputs} out: expected as many, or twice as many with learned variances"
+            )));
         }
+        if let Some(classes) = prior.classes.as_ref().filter(|classes| classes.chosen().is_none() && !classes.has_none()) {
+            let last = classes.count().saturating_sub(1);
+            return Err(Error::Mismatch(format!("prior {name} knows images of a class: choose one, 0 to {last} (--class)")));
+        }
+        let (low, high) = prior.range;
+        let of_pixels = if space.dtype() == DType::Complex64 { 2 } else { 1 };
         match *space.shape() {
-            [given, height, width] if given == channels && space.dtype() == DType::F32 && !space.is_empty() => {
+            [given, height, width]
+                if given * of_pixels == channels && (of_pixels == 1 || given == 1) && !space.is_empty() =>
+            {
                 let multiple = graph.multiple();
                 let (rows, columns) = (Padding::new(height, multiple), Padding::new(width, multiple));
-                Ok(Self { prior, space: space.clone(), channels, rows, columns })
+                Ok(Self { prior, space: space.clone(), channels, low, gain: high - low, rows, columns })
             }
             _ => {
-                let expected = format!("real images of {channels} channel{}", if channels == 1 { "" } else { "s" });
+                let expected = match channels {
+                    1 => "real images of 1 channel".into(),
+                    2 => "complex images of 1 channel, or real ones of 2".into(),
+                    channels => format!("real images of {channels} channels"),
+                };
                 Err(Error::Mismatch(format!("prior {name} knows {expected} (channels x H x W), got {space}")))
             }
         }
@@ -62,34 +83,85 @@ impl NetworkDenoiser {
     }
 
     fn mixture(&self, sigma: f64) -> Mixture {
-        let s = 2.0 * sigma;
-        let enter = 1.0 / (1.0 + s * s).sqrt();
-        match self.prior.schedule.prediction {
-            Prediction::Epsilon => Mixture { keep: 1.0, take: s, enter },
-            Prediction::V => Mixture { keep: enter * enter, take: s * enter, enter },
-            Prediction::Sample => Mixture { keep: 0.0, take: -1.0, enter },
-        }
+        let Preconditioning { skip, output, input, .. } = self.prior.schedule.preconditioning(self.gain * sigma);
+        Mixture { keep: skip, take: -output, enter: input }
     }
 
     fn timestep(&self, sigma: f64) -> f64 {
-        self.prior.schedule.timestep(2.0 * sigma)
+        self.prior.schedule.timestep(self.gain * sigma)
     }
 
-    /// The network's input: `enter (2 x - 1)`, padded.
+    /// Complex pixels as two channels.
+    fn planes(&self, x: &Array, what: &str) -> Result<Array> {
+        let batch = self.space.check(x, what)?;
+        if x.dtype() == DType::F32 {
+            return Ok(x.clone());
+        }
+        let pixels = self.space.len();
+        let mut planes = vec![0f32; 2 * batch * pixels];
+        for (pair, x) in planes.chunks_exact_mut(2 * pixels).zip(x.as_complex()?.chunks_exact(pixels)) {
+            let (re, im) = pair.split_at_mut(pixels);
+            re.iter_mut().zip(im).zip(x).for_each(|((re, im), x)| (*re, *im) = (x.re, x.im));
+        }
+        Ok(Array::from_vec(&[batch, 2, self.rows.size, self.columns.size], planes)?)
+    }
+
+    /// The reverse of [`Self::planes`].
+    fn joined(&self, planes: Array) -> Result<Array> {
+        if self.space.dtype() == DType::F32 {
+            return Ok(planes);
+        }
+        let pixels = self.space.len();
+        let pixel = |pair: &[f32], i: usize| Complex32::new(pair[i], pair[pixels + i]);
+        let pairs = planes.as_f32()?.chunks_exact(2 * pixels);
+        let values = pairs.flat_map(|pair| (0..pixels).map(move |i| pixel(pair, i))).collect();
+        let values = ndarray::Array1::from_vec(values);
+        Ok(Array::from(values).reshape(&[planes.batch(), 1, self.rows.size, self.columns.size])?)
+    }
+
+    /// Of the network's outputs the image (0) or its learned variance (1).
+    fn half(&self, output: &Array, which: usize) -> Result<Array> {
+        let (batch, outputs) = (output.batch(), self.prior.network.graph().output_channels());
+        if outputs == self.channels {
+            return Ok(output.clone());
+        }
+        let len = self.channels * self.rows.padded() * self.columns.padded();
+        let items = output.as_f32()?.chunks_exact(2 * len);
+        let values = items.flat_map(|item| &item[which * len..][..len]).copied().collect();
+        Ok(Array::from_vec(&self.padded_shape(batch), values)?)
+    }
+
+    /// A cotangent of the image, with zeros for the learned variance.
+    fn widened(&self, v: Array) -> Result<Array> {
+        let [batch, _, height, width] = self.padded_shape(v.batch());
+        let outputs = self.prior.network.graph().output_channels();
+        if outputs == self.channels {
+            return Ok(v);
+        }
+        let len = self.channels * height * width;
+        let mut values = vec![0f32; 2 * batch * len];
+        for (out, v) in values.chunks_exact_mut(2 * len).zip(v.as_f32()?.chunks_exact(len)) {
+            out[..len].copy_from_slice(v);
+        }
+        Ok(Array::from_vec(&[batch, outputs, height, width], values)?)
+    }
+
+    /// The network's input: `enter (gain x + low)`, padded.
     fn enter(&self, x: &Array, mixture: &Mixture) -> Result<Array> {
-        let batch = self.space.check(x, "prior")?;
-        let map = |v: f32| (mixture.enter * (2.0 * f64::from(v) - 1.0)) as f32;
-        self.pad(x.as_f32()?, batch, map)
+        let map = |v: f32| (mixture.enter * (self.gain * f64::from(v) + self.low)) as f32;
+        self.pad(x.as_f32()?, x.batch(), map)
     }
 
-    /// `x0 = (keep u - take output + 1) / 2`.
+    /// `x0 = (keep u - take output - low) / gain`.
     fn leave(&self, x: &Array, output: &Array, mixture: &Mixture) -> Result<Array> {
         let mut x0 = x.as_f32()?.to_vec();
+        let output = self.half(output, 0)?;
         let output = output.as_f32()?;
         self.crop(
             |at, padded| {
-                let u = 2.0 * f64::from(x0[at]) - 1.0;
-                x0[at] = (0.5 * (mixture.keep * u - mixture.take * f64::from(output[padded]) + 1.0)) as f32;
+                let u = self.gain * f64::from(x0[at]) + self.low;
+                let image = mixture.keep * u - mixture.take * f64::from(output[padded]);
+                x0[at] = ((image - self.low) / self.gain) as f32;
             },
             x.batch(),
         );
@@ -98,11 +170,12 @@ impl NetworkDenoiser {
 
     /// `(d x0 / d x)^T v = keep v - take enter P^T J^T C^T v`, `P` the padding and `C` the crop.
     fn pull_back(&self, v: &Array, mixture: &Mixture, network: &dyn Fn(&Array) -> Result<Array>) -> Result<Array> {
-        let batch = self.space.check(v, "prior, cotangent")?;
+        let batch = v.batch();
         let values = v.as_f32()?;
         let mut cropped = vec![0f32; batch * self.channels * self.rows.padded() * self.columns.padded()];
         self.crop(|at, padded| cropped[padded] = values[at], batch);
-        let gradient = network(&Array::from_vec(&self.padded_shape(batch), cropped)?)?;
+        let cropped = Array::from_vec(&self.padded_shape(batch), cropped)?;
+        let gradient = network(&self.widened(cropped)?)?;
         let gradient = gradient.as_f32()?;
         let mut sum: Vec<f64> = values.iter().map(|&v| mixture.keep * f64::from(v)).collect();
         let factor = mixture.take * mixture.enter;
@@ -155,30 +228,47 @@ impl Denoiser for NetworkDenoiser {
 
     fn sigma_range(&self) -> (f64, f64) {
         let (low, high) = self.prior.schedule.sigma_range();
-        (low / 2.0, high / 2.0)
+        (low / self.gain, high / self.gain)
     }
 
     fn denoise(&self, x: &Array, sigma: f64) -> Result<Array> {
         let mixture = self.mixture(sigma);
-        let input = self.enter(x, &mixture)?;
-        let output = self.prior.network.forward(&input, self.timestep(sigma))?;
-        self.leave(x, &output, &mixture)
+        let x = self.planes(x, "prior")?;
+        let output = self.prior.network.forward(&self.enter(&x, &mixture)?, self.timestep(sigma))?;
+        self.joined(self.leave(&x, &output, &mixture)?)
     }
 
     fn linearize(&self, x: &Array, sigma: f64) -> Result<Linearization<'_>> {
         let mixture = self.mixture(sigma);
-        let input = self.enter(x, &mixture)?;
-        let (output, pull_back) = self.prior.network.linearize(&input, self.timestep(sigma))?;
-        let x0 = self.leave(x, &output, &mixture)?;
-        let shape = x0.shape().to_vec();
+        let x = self.planes(x, "prior")?;
+        let (output, pull_back) = self.prior.network.linearize(&self.enter(&x, &mixture)?, self.timestep(sigma))?;
+        let x0 = self.joined(self.leave(&x, &output, &mixture)?)?;
+        let batch = x.batch();
         Ok(Linearization::new(x0, move |v| {
-            if v.shape() != shape {
-                let expected = format!("{shape:?}");
+            let planes = self.planes(v, "prior, cotangent")?;
+            if planes.batch() != batch {
+                let expected = format!("a batch of {batch}");
                 let (what, got) = ("prior, cotangent".into(), v.shape().to_vec());
                 return Err(operators::Error::Shape { what, expected, got }.into());
             }
-            self.pull_back(v, &mixture, &pull_back)
+            self.joined(self.pull_back(&planes, &mixture, &pull_back)?)
         }))
+    }
+
+    fn reverse_variance(&self, x: &Array, sigma: f64, sigma_prev: f64) -> Result<Option<Array>> {
+        let graph = self.prior.network.graph();
+        if graph.output_channels() == self.channels || !matches!(self.prior.schedule.levels, Levels::Steps { .. }) {
+            return Ok(None);
+        }
+        let x = self.planes(x, "prior")?;
+        let output = self.prior.network.forward(&self.enter(&x, &self.mixture(sigma))?, self.timestep(sigma))?;
+        let v = self.half(&output, 1)?;
+        let v = v.as_f32()?;
+        let variance = LearnedVariance::new(self.gain * sigma, self.gain * sigma_prev)?;
+        let mut out = vec![0f32; x.as_f32()?.len()];
+        let units = self.gain * self.gain;
+        self.crop(|at, padded| out[at] = (variance.at(f64::from(v[padded])) / units) as f32, x.batch());
+        Ok(Some(self.joined(Array::from_vec(x.shape(), out)?)?))
     }
 }
 

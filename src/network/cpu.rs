@@ -14,6 +14,7 @@ mod pack;
 mod pool;
 mod pull_back;
 mod simd;
+mod smooth;
 mod stencil;
 mod vector;
 
@@ -222,6 +223,8 @@ impl Program {
                 Op::Upsample if self.steps[at].lazy => Value { up: true, ..input(0).clone() },
                 Op::Upsample => Value::plain(stored(0).upsampled(1.0, &self.pool)),
                 Op::Downsample => Value::plain(stored(0).gathered(0.25, &self.pool)),
+                Op::SmoothUpsample => Value::plain(stored(0).smoothly_upsampled(1.0, &self.pool)),
+                Op::SmoothDownsample => Value::plain(stored(0).smoothly_downsampled(1.0, &self.pool)),
                 Op::Concat => Value::plain(stored(0).join(&stored(1))),
                 Op::Add { scale } => Value::plain(stored(0).add(&stored(1), *scale, &self.pool)),
                 Op::AddVector => {

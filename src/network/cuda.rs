@@ -23,6 +23,7 @@ mod launch;
 mod memory;
 mod plan;
 mod record;
+mod resample;
 mod reverse;
 mod sources;
 mod tile;
@@ -284,18 +285,21 @@ impl Program {
         Ok(at)
     }
 
+    fn element(&self) -> Element {
+        match self.precision {
+            Precision::Bf16 => Element::Bf16,
+            Precision::Tf32 => Element::Tf32,
+            Precision::F32 => Element::F32,
+        }
+    }
+
     fn attention(&self, batch: usize, pixels: usize, heads: usize, depth: usize) -> Result<Arc<Attention>> {
         let mut stores = lock(&self.stores);
         let key = [batch, pixels, heads, depth];
         if let Some(found) = stores.attentions.get(&key) {
             return Ok(found.clone());
         }
-        let element = match self.precision {
-            Precision::Bf16 => Element::Bf16,
-            Precision::Tf32 => Element::Tf32,
-            Precision::F32 => Element::F32,
-        };
-        let made = Arc::new(Attention::compile(&self.gpu, batch, pixels, heads, depth, element)?);
+        let made = Arc::new(Attention::compile(&self.gpu, batch, pixels, heads, depth, self.element())?);
         stores.attentions.insert(key, made.clone());
         Ok(made)
     }

@@ -12,17 +12,9 @@ use crate::{Error, Result};
 use config::Config;
 
 impl Prior {
-    /// A directory as diffusers writes it: `config.json`, `diffusion_pytorch_model.safetensors` (or `.bin`) and
-    /// `scheduler_config.json`, in one folder or in a pipeline's folders `unet` and `scheduler`.
-    ///
-    /// # Errors
-    /// [`Error::Model`] naming the file: missing, not readable, a field or block that is not supported, a tensor that is
-    /// missing, superfluous or of another shape.
-    pub fn open(directory: &Path) -> Result<Self> {
+    /// A directory as diffusers writes it, whose `config.json` is there or missed.
+    pub(super) fn open_diffusers(directory: &Path) -> Result<Self> {
         let missing = |path: &Path| Error::Model { path: path.into(), reason: "not found".into() };
-        if !directory.is_dir() {
-            return Err(missing(directory));
-        }
         let pipeline = directory.join("unet");
         let folder = if pipeline.is_dir() { pipeline.as_path() } else { directory };
         let read = |path: &Path| {
@@ -56,19 +48,21 @@ impl Prior {
         name: String,
         config: (&Path, &str),
         scheduler: (&Path, &str),
-        mut checkpoint: Checkpoint,
+        mut checkpoint: Checkpoint<'_>,
     ) -> Result<Self> {
         let schedule = Schedule::from_diffusers(scheduler.0, scheduler.1)?;
         let config = Config::new(config.0, config.1)?;
         let graph = unet::lower(&config, &mut checkpoint)?;
+        let summary = checkpoint.finish()?;
         let card = Card {
             name,
-            parameters: checkpoint.parameters,
-            sha256: checkpoint.sha256.clone(),
+            layout: "diffusers UNet2DModel".into(),
+            parameters: summary.parameters,
+            sha256: summary.sha256,
             training_size: config.sample_size,
             training_voxel_mm: None,
+            notes: summary.notes,
         };
-        checkpoint.finish()?;
-        Ok(Self { network: Network::new(graph)?, schedule, card })
+        Ok(Self { network: Network::new(graph)?, schedule, range: (-1.0, 1.0), classes: None, card })
     }
 }

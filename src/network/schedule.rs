@@ -1,45 +1,72 @@
-//! The noise levels a variance-preserving network was trained on, and what it predicts.
+//! The noise levels a network was trained on, what it is given and what it predicts.
 
-use std::path::Path;
+mod diffusers;
+mod edm;
 
-use super::fields::Fields;
-use crate::Result;
+pub use edm::Continuous;
 
-/// What the output of a network means; `x_t = sqrt(abar) x0 + sqrt(1 - abar) epsilon`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the output `F` of a network means, for `x = x0 + s epsilon` in the network's own intensities.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Prediction {
-    /// `epsilon`.
+    /// `F = epsilon`, given `x / sqrt(1 + s^2)` (variance preserving; Ho et al. 2020).
     Epsilon,
-    /// `sqrt(abar) epsilon - sqrt(1 - abar) x0` (Salimans and Ho, "Progressive distillation", 2022).
+    /// `F = (epsilon - s x0) / sqrt(1 + s^2)`, given the same (Salimans and Ho, "Progressive distillation", 2022).
     V,
-    /// `x0`.
+    /// `F = x0`, given the same.
     Sample,
+    /// `F = (x0 - c_skip x) / c_out` (Karras et al., "Elucidating the design space of diffusion-based generative models", 2022,
+    /// table 1).
+    Edm {
+        /// Standard deviation of the training images.
+        sigma_data: f64,
+    },
+    /// `F = -epsilon`, given `x` (variance exploding; Song et al. 2021).
+    Exploding,
 }
 
-/// A discrete variance-preserving schedule in the coordinate of the samplers: `sigma(t) = sqrt((1 - abar_t) / abar_t)`.
-#[derive(Clone, Debug)]
+/// The noise levels of the training and how the network is told of one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Levels {
+    /// Discrete steps of a variance-preserving process: `sigma(t) = sqrt((1 - abar_t) / abar_t)`.
+    Steps {
+        /// `log sigma(t)`, `t = 0, 1, ...`.
+        log_sigmas: Vec<f64>,
+        /// What the network is told is this times `t`.
+        stride: f64,
+    },
+    /// One of EDM's four.
+    Continuous(Continuous),
+}
+
+/// How a network is used at one noise level: `x0 = skip x + output F(input x, noise)` (Karras et al. 2022, equation 7).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Preconditioning {
+    /// `c_skip`.
+    pub skip: f64,
+    /// `c_out`.
+    pub output: f64,
+    /// `c_in`.
+    pub input: f64,
+    /// `c_noise`: the timestep, or whatever the network is told of the level.
+    pub noise: f64,
+}
+
+/// What a network knows, in the coordinate of the samplers: `x = x0 + sigma z`, sigma in the network's own intensities.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    log_sigmas: Vec<f64>,
+    /// The noise levels.
+    pub levels: Levels,
     /// What the network predicts.
     pub prediction: Prediction,
 }
 
-/// Classes of diffusers whose networks are variance preserving and take the timestep.
-const CLASSES: &[&str] = &[
-    "DDPMScheduler",
-    "DDIMScheduler",
-    "DDPMParallelScheduler",
-    "DDIMParallelScheduler",
-    "PNDMScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "LMSDiscreteScheduler",
-];
+/// `beta_t = 1 - abar((t + 1) / T) / abar(t / T)`, at most 0.999, `abar(u) = cos^2((u + 0.008) / 1.008 pi / 2)` (Nichol and
+/// Dhariwal, "Improved denoising diffusion probabilistic models", 2021).
+pub(super) fn cosine_betas(steps: usize) -> Vec<f64> {
+    let abar = |u: f64| ((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+    let at = |i: usize| i as f64 / steps as f64;
+    (0..steps).map(|i| (1.0 - abar(at(i + 1)) / abar(at(i))).min(0.999)).collect()
+}
 
 impl Schedule {
     /// From `beta_t`, `t = 0, 1, ...`: `abar_t = prod (1 - beta)`.
@@ -49,117 +76,59 @@ impl Schedule {
             abar *= 1.0 - beta;
             0.5 * ((1.0 - abar) / abar).ln()
         };
-        Self { log_sigmas: betas.iter().map(sigma).collect(), prediction }
-    }
-
-    /// From the text of a diffusers `scheduler_config.json`; `path` is what errors name. What only concerns the sampler of that
-    /// configuration is left aside.
-    pub(super) fn from_diffusers(path: &Path, text: &str) -> Result<Self> {
-        let mut fields = Fields::new(path, text)?;
-        let class: String = fields.take("_class_name", CLASSES[0].into())?;
-        if !CLASSES.contains(&class.as_str()) {
-            let known = CLASSES.join(", ");
-            return Err(fields.error(format!("field `_class_name` = \"{class}\" is not supported; supported: {known}")));
-        }
-        fields.take_one_of("rescale_betas_zero_snr", &[false.into()])?;
-        let prediction: String = fields.take("prediction_type", "epsilon".into())?;
-        let prediction = match prediction.as_str() {
-            "epsilon" => Prediction::Epsilon,
-            "v_prediction" => Prediction::V,
-            "sample" => Prediction::Sample,
-            other => {
-                let reason = format!(
-                    "field `prediction_type` = \"{other}\" is not supported; supported: epsilon, v_prediction, sample"
-                );
-                return Err(fields.error(reason));
-            }
-        };
-        let trained: Option<Vec<f64>> = fields.take("trained_betas", None)?;
-        let steps: usize = fields.take("num_train_timesteps", 1000)?;
-        if !(2..=1_000_000).contains(&steps) {
-            return Err(fields.error(format!("field `num_train_timesteps` = {steps}: expected 2 to 1000000")));
-        }
-        let (start, end): (f64, f64) = (fields.take("beta_start", 1e-4)?, fields.take("beta_end", 0.02)?);
-        let kind: String = fields.take("beta_schedule", "linear".into())?;
-        let along = |i: usize, from: f64, to: f64| from + (to - from) * i as f64 / (steps - 1) as f64;
-        let betas: Vec<f64> = match (trained, kind.as_str()) {
-            (Some(betas), _) => betas,
-            (None, "linear") => (0..steps).map(|i| along(i, start, end)).collect(),
-            (None, "scaled_linear") => (0..steps).map(|i| along(i, start.sqrt(), end.sqrt()).powi(2)).collect(),
-            (None, "squaredcos_cap_v2") => {
-                let abar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-                let at = |i: usize| i as f64 / steps as f64;
-                (0..steps).map(|i| (1.0 - abar(at(i + 1)) / abar(at(i))).min(0.999)).collect()
-            }
-            (None, other) => {
-                let reason = format!(
-                    "field `beta_schedule` = \"{other}\" is not supported; supported: linear, scaled_linear, \
-                     squaredcos_cap_v2"
-                );
-                return Err(fields.error(reason));
-            }
-        };
-        if betas.len() < 2 || !betas.iter().all(|beta| *beta > 0.0 && *beta < 1.0) {
-            return Err(fields.error("the betas of the schedule are not all between 0 and 1"));
-        }
-        Ok(Self::from_betas(&betas, prediction))
+        Self { levels: Levels::Steps { log_sigmas: betas.iter().map(sigma).collect(), stride: 1.0 }, prediction }
     }
 
     /// The smallest and the largest noise level of the training.
     pub fn sigma_range(&self) -> (f64, f64) {
-        let end = |log: Option<&f64>| log.copied().map_or(0.0, f64::exp);
-        (end(self.log_sigmas.first()), end(self.log_sigmas.last()))
+        match &self.levels {
+            Levels::Steps { log_sigmas, .. } => {
+                let end = |log: Option<&f64>| log.copied().map_or(0.0, f64::exp);
+                (end(log_sigmas.first()), end(log_sigmas.last()))
+            }
+            Levels::Continuous(levels) => levels.sigma_range(),
+        }
     }
 
-    /// The timestep of a noise level, between the integers by linear interpolation in `log sigma`, held at both ends.
+    /// What the network is told of a noise level: of discrete steps the timestep, between the integers by linear interpolation
+    /// in `log sigma`. Levels outside those of the training count as the nearest of them.
     pub fn timestep(&self, sigma: f64) -> f64 {
+        let (log_sigmas, stride) = match &self.levels {
+            Levels::Steps { log_sigmas, stride } => (log_sigmas, stride),
+            Levels::Continuous(levels) => return levels.noise(sigma),
+        };
         let log = sigma.ln();
-        let above = self.log_sigmas.partition_point(|&level| level < log);
+        let above = log_sigmas.partition_point(|&level| level < log);
         if above == 0 {
             return 0.0;
         }
-        let Some(high) = self.log_sigmas.get(above) else { return (self.log_sigmas.len() - 1) as f64 };
-        let low = self.log_sigmas[above - 1];
-        (above - 1) as f64 + (log - low) / (high - low)
+        let Some(high) = log_sigmas.get(above) else { return stride * (log_sigmas.len() - 1) as f64 };
+        let low = log_sigmas[above - 1];
+        stride * ((above - 1) as f64 + (log - low) / (high - low))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_schedules_are_those_of_diffusers() {
-        // alphas_cumprod of DDPMScheduler at t = 0, 499, 999, from diffusers 0.42.
-        for (kind, expected) in [
-            ("linear", [0.999_899_983, 0.078_587_234, 4.035_830_35e-5]),
-            ("scaled_linear", [0.999_899_983, 0.333_187_819, 7.334_119_87e-4]),
-            ("squaredcos_cap_v2", [0.999_958_694, 0.493_843_466, 2.428_734_99e-9]),
-        ] {
-            let text = format!(r#"{{"_class_name": "DDPMScheduler", "beta_schedule": "{kind}"}}"#);
-            let schedule = Schedule::from_diffusers(Path::new("s.json"), &text).unwrap();
-            for (t, abar) in [0usize, 499, 999].into_iter().zip(expected) {
-                let sigma = schedule.log_sigmas[t].exp();
-                // diffusers multiplies in f32; 1 - abar at the first step shows that most.
-                assert!((1.0 / (1.0 + sigma * sigma) / abar - 1.0).abs() < 2e-4, "{kind} {t}: {sigma}");
-                assert!((schedule.timestep(sigma) - t as f64).abs() < 1e-9);
+    /// How the network is used at a noise level.
+    pub fn preconditioning(&self, sigma: f64) -> Preconditioning {
+        let (s, noise) = (sigma, self.timestep(sigma));
+        let input = 1.0 / (1.0 + s * s).sqrt();
+        let (skip, output, input) = match self.prediction {
+            Prediction::Epsilon => (1.0, -s, input),
+            Prediction::V => (input * input, -s * input, input),
+            Prediction::Sample => (0.0, 1.0, input),
+            Prediction::Edm { sigma_data: d } => {
+                let sum = s * s + d * d;
+                (d * d / sum, s * d / sum.sqrt(), 1.0 / sum.sqrt())
             }
-            assert_eq!(schedule.timestep(1e-9), 0.0);
-            assert_eq!(schedule.timestep(1e9), 999.0);
-        }
+            Prediction::Exploding => (1.0, s, 1.0),
+        };
+        Preconditioning { skip, output, input, noise }
     }
 
-    #[test]
-    fn a_schedule_that_is_not_known_is_named() {
-        for (text, needle) in [
-            (r#"{"beta_schedule": "sigmoid"}"#, "`beta_schedule` = \"sigmoid\""),
-            (r#"{"prediction_type": "flow"}"#, "`prediction_type` = \"flow\""),
-            (r#"{"_class_name": "KarrasVeScheduler"}"#, "KarrasVeScheduler"),
-            (r#"{"num_train_timesteps": 99999999999}"#, "num_train_timesteps"),
-            (r#"{"beta_end": 2}"#, "between 0 and 1"),
-        ] {
-            let error = Schedule::from_diffusers(Path::new("s.json"), text).unwrap_err().to_string();
-            assert!(error.contains(needle) && error.contains("s.json"), "{error}");
+    #[cfg(test)]
+    fn sigma(&self, t: usize) -> f64 {
+        match &self.levels {
+            Levels::Steps { log_sigmas, .. } => log_sigmas[t].exp(),
+            Levels::Continuous(_) => f64::NAN,
         }
     }
 }

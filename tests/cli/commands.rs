@@ -117,3 +117,29 @@ fn simulate_writes_the_measurement_and_its_sidecar() {
     assert!(ran.stderr.contains("only the first one"), "{}", ran.stderr);
     assert!(scene.sidecar("film_y.json").warnings[0].contains("3 volumes"));
 }
+
+#[test]
+fn prior_info_says_what_a_checkpoint_is() {
+    let scene = Scene::empty();
+    let vectors = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    for name in ["edm_dhariwal_tiny", "guided_diffusion_tiny2"] {
+        for extension in ["pt", "json"] {
+            let file = format!("{name}.{extension}");
+            std::fs::copy(vectors.join(&file), scene.path(&file)).unwrap();
+        }
+    }
+    let ran = scene.run("prior info brain-mr edm_dhariwal_tiny.pt guided_diffusion_tiny2.pt").ok();
+    for words in [
+        "diffusers UNet2DModel",
+        "EDM EDMPrecond(DhariwalUNet)",
+        "complex images",
+        "0.0020 to 80.0000",
+        "32 x 32",
+        "`net` (148 tensors) is not used: `ema` is",
+        "guided-diffusion UNetModel",
+        "1000; none is bound, one is needed",
+    ] {
+        assert!(ran.stdout.contains(words), "expected `{words}` in: {}", ran.stdout);
+    }
+    scene.run("prior info missing.pt").fails(4, &["missing.pt", "brain-mr"]);
+}

@@ -74,6 +74,8 @@ impl Program {
                 }
                 Op::Upsample => gradients.add(first, gradient.gathered(1.0, pool)),
                 Op::Downsample => gradients.add(first, gradient.upsampled(0.25, pool)),
+                Op::SmoothUpsample => gradients.add(first, gradient.smoothly_downsampled(4.0, pool)),
+                Op::SmoothDownsample => gradients.add(first, gradient.smoothly_upsampled(0.25, pool)),
                 Op::Concat => {
                     let split = graph.nodes()[first.0].channels;
                     gradients.add(first, gradient.channels(0, split));

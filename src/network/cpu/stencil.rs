@@ -111,7 +111,7 @@ impl Packed {
                 let pad = conv.padding.0;
                 let taps = move |phase: usize| {
                     // Input pixel 2 q + phase takes part in output pixel (2 q + phase + pad - k) / 2 through row k.
-                    let taken = (0..3usize).filter(move |k| (phase + pad + k).is_multiple_of(2));
+                    let taken = (0..kernel).filter(move |k| (phase + pad + k).is_multiple_of(2));
                     taken.map(move |k| ((phase + pad + 2 - k) / 2, vec![k])).collect()
                 };
                 Self::phases(outputs, inputs, &taps, at)

@@ -10,6 +10,7 @@ use super::conv::{Filters, Finish, Joined, Request, Segment, Sums, Weights};
 use super::launch::Launch;
 use super::memory::Room;
 use super::record::{Recording, Task};
+use super::resample::{Resample, Resampling as Map};
 use super::{Parts, Program};
 use crate::network::{Conv, Id, Op};
 use crate::{Error, Result};
@@ -68,6 +69,7 @@ pub(super) enum Step {
     },
     Apply { from: Vec<Tensor>, norm: Option<Rc<Norm>>, resampling: Resampling, out: Tensor, sole: bool },
     Attention { attention: Arc<Attention>, qkv: Tensor, out: Tensor, lse: Room },
+    Smooth { from: Tensor, map: Map, out: Tensor },
     Add { a: Tensor, b: Option<Tensor>, scale: f32, out: Tensor },
 }
 
@@ -159,6 +161,16 @@ impl<'a> Builder<'a> {
                     value = self.single(node.inputs[0]).map(|tensor| self.plain(at, vec![tensor]))?;
                 }
                 Value { resampling, sole: self.program.readers[at].len() == 1, ..value }
+            }
+            Op::SmoothUpsample | Op::SmoothDownsample => {
+                let map = if matches!(node.op, Op::SmoothUpsample) { Map::SmoothDouble } else { Map::SmoothHalf };
+                let from = self.single(node.inputs[0])?;
+                let out = self.tensor(from.channels, size, false);
+                self.resample(map, 1.0, &from, &out, false)?;
+                if self.tape {
+                    self.steps.push(Step::Smooth { from, map, out: out.clone() });
+                }
+                self.plain(at, vec![out])
             }
             Op::Concat => {
                 let mut parts = self.parts(node.inputs[0])?;
@@ -436,6 +448,20 @@ impl<'a> Builder<'a> {
             self.steps.push(Step::Attention { attention: kernel, qkv: qkv.clone(), out: out.clone(), lse });
         }
         Ok(out)
+    }
+
+    /// `y = factor map(x)`, or `y += ...`.
+    pub(super) fn resample(&mut self, map: Map, factor: f32, x: &Tensor, y: &Tensor, accumulate: bool) -> Result<()> {
+        let small = if map.halves() { y.size } else { x.size };
+        let sizes = [self.images, small.0, small.1, x.pitch()];
+        let (gpu, element) = (&self.program.gpu, self.program.element());
+        let kernel = Resample::compile(gpu, map, sizes, [x.pitch(), y.pitch()], element, factor, accumulate)?;
+        let (x, y) = (x.room, y.room);
+        self.record.push(&[x, y], move |places| {
+            let (x, y) = (places.at(x), places.at(y));
+            Ok(Task::Other(Box::new(move |gpu| kernel.run(gpu.stream(), x, y))))
+        });
+        Ok(())
     }
 
     fn add(&mut self, a: Tensor, b: Option<Tensor>, vector: Option<u64>, scale: f32) -> Tensor {

@@ -64,6 +64,14 @@ impl Builder<'_> {
                     });
                     self.accumulate(qkv, d_qkv.room, &mut gradients);
                 }
+                Step::Smooth { from, map, out } => {
+                    let (map, factor) = map.transposed();
+                    let present = gradients.get(&from.room).map(|present| present.room);
+                    let room = present.unwrap_or_else(|| self.tensor(from.channels, from.size, false).room);
+                    let d = Tensor { room: gradient.room, ..out.clone() };
+                    self.resample(map, factor, &d, &Tensor { room, ..from.clone() }, present.is_some())?;
+                    gradients.insert(from.room, Gradient { room, behind: None, float: false });
+                }
                 Step::Add { a, b, scale, out } => {
                     let d = self.scaled(out, &gradient, *scale);
                     if let Some(b) = b {
@@ -279,7 +287,11 @@ impl Builder<'_> {
 impl Step {
     pub(super) fn out(&self) -> &Tensor {
         match self {
-            Step::Conv { out, .. } | Step::Apply { out, .. } | Step::Attention { out, .. } | Step::Add { out, .. } => out,
+            Step::Conv { out, .. }
+            | Step::Apply { out, .. }
+            | Step::Attention { out, .. }
+            | Step::Smooth { out, .. }
+            | Step::Add { out, .. } => out,
         }
     }
 }

@@ -5,9 +5,9 @@ use crate::Result;
 use crate::network::checkpoint::Checkpoint;
 use crate::network::{Conv, Graph, Id, Op, Weights};
 
-struct Lowering<'a> {
+struct Lowering<'a, 'b> {
     config: &'a Config,
-    checkpoint: &'a mut Checkpoint,
+    checkpoint: &'a mut Checkpoint<'b>,
     graph: Graph,
     /// SiLU of the time embedding, which every residual block begins with.
     time: Id,
@@ -20,7 +20,7 @@ struct Image {
     channels: usize,
 }
 
-pub(super) fn lower(config: &Config, checkpoint: &mut Checkpoint) -> Result<Graph> {
+pub(super) fn lower(config: &Config, checkpoint: &mut Checkpoint<'_>) -> Result<Graph> {
     let first = config.block_out_channels[0];
     let (mut graph, input) = Graph::new(config.in_channels);
     // The tensors are taken, and with them the sizes checked, before anything is made of a size.
@@ -71,7 +71,7 @@ pub(super) fn lower(config: &Config, checkpoint: &mut Checkpoint) -> Result<Grap
 }
 
 /// SiLU of two linear layers of the sinusoidal embedding.
-fn time_embedding(config: &Config, checkpoint: &mut Checkpoint, graph: &mut Graph) -> Result<Id> {
+fn time_embedding(config: &Config, checkpoint: &mut Checkpoint<'_>, graph: &mut Graph) -> Result<Id> {
     let dim = config.block_out_channels[0];
     let hidden = config.time_embedding_dim.unwrap_or(4 * dim);
     let first = linear(checkpoint, "time_embedding.linear_1", dim, hidden)?;
@@ -92,13 +92,13 @@ fn time_embedding(config: &Config, checkpoint: &mut Checkpoint, graph: &mut Grap
     Ok(id)
 }
 
-fn linear(checkpoint: &mut Checkpoint, name: &str, inputs: usize, outputs: usize) -> Result<Op> {
+fn linear(checkpoint: &mut Checkpoint<'_>, name: &str, inputs: usize, outputs: usize) -> Result<Op> {
     let weight = checkpoint.take(&format!("{name}.weight"), &[outputs, inputs])?;
     Ok(Op::Linear { weight, bias: checkpoint.take(&format!("{name}.bias"), &[outputs])? })
 }
 
 fn conv(
-    checkpoint: &mut Checkpoint,
+    checkpoint: &mut Checkpoint<'_>,
     name: &str,
     inputs: usize,
     outputs: usize,
@@ -111,7 +111,7 @@ fn conv(
     Ok(Op::Conv(Conv { weight, bias, kernel, stride, padding }))
 }
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     fn conv(
         &mut self,
         name: &str,

@@ -25,11 +25,6 @@ extern "C" __global__ void vector_silu(const float* x, int count, float* y) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) y[i] = x[i] / (1.f + expf(-x[i]));
 }
-extern "C" __global__ void vector_add(const float* a, const float* b, int count, float* y) {
-    after_predecessor();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) y[i] = a[i] + b[i];
-}
 
 // y = (a + b) * scale, plus a vector per channel; b and vector may be null. Pitches are those of a pixel.
 extern "C" __global__ void add(const element* a, int a_pitch, const element* b, int b_pitch, const float* vector, float scale,
