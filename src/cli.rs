@@ -6,6 +6,7 @@ use clap::Parser;
 
 mod args;
 mod compare;
+mod device;
 mod exit;
 mod info;
 mod journal;
@@ -35,7 +36,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &args::Cli) -> anyhow::Result<()> {
     match &cli.command {
         None => reconstruct::run(&cli.reconstruct),
-        Some(args::Command::Info { files }) => info::run(files),
+        Some(args::Command::Info { files, devices }) => info::run(files, *devices),
         Some(args::Command::Prior(args::PriorCommand::Info { paths })) => info::priors(paths),
         Some(args::Command::Ops) => print(&list::operators()),
         Some(args::Command::Samplers) => print(&list::samplers()),

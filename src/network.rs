@@ -4,9 +4,10 @@
 //! input image, one output image and one number, the noise level as the network was trained to see it (a timestep, a log
 //! sigma). A checkpoint format is one lowering (`diffusers`, `adm`, `edm`); a device is one backend (`cpu`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use operators::Array;
+use operators::cuda::Gpu;
+use operators::{Array, Device};
 
 use crate::{Error, Result};
 
@@ -14,6 +15,7 @@ mod adm;
 mod checkpoint;
 mod classes;
 mod cpu;
+mod cuda;
 mod diffusers;
 mod edm;
 mod fields;
@@ -24,6 +26,7 @@ mod published;
 mod schedule;
 
 pub use classes::Classes;
+pub use cuda::Precision;
 pub use schedule::{Levels, Prediction, Preconditioning, Schedule};
 
 /// A value of a graph: the output of the node of that number.
@@ -258,10 +261,13 @@ impl Graph {
     }
 }
 
-/// A network that is ready to run on the CPU.
+/// A network that is ready to run, on the device where the images are.
 #[derive(Debug)]
 pub struct Network {
-    cpu: cpu::Program,
+    graph: Arc<Graph>,
+    cpu: OnceLock<cpu::Program>,
+    cuda: Mutex<Vec<Arc<cuda::Program>>>,
+    precision: Precision,
 }
 
 impl Network {
@@ -271,23 +277,58 @@ impl Network {
     /// [`Error::Mismatch`] if its output is not an image of the input's size.
     pub fn new(graph: Graph) -> Result<Self> {
         match graph.nodes.last() {
-            Some(node) if node.is_image && node.level == 0 => Ok(Self { cpu: cpu::Program::new(graph) }),
+            Some(node) if node.is_image && node.level == 0 => Ok(Self {
+                graph: Arc::new(graph),
+                cpu: OnceLock::new(),
+                cuda: Mutex::default(),
+                precision: Precision::default(),
+            }),
             _ => Err(Error::Mismatch("layer graph: the output is not an image of the input's size".into())),
         }
     }
 
-    /// The layers.
-    pub fn graph(&self) -> &Graph {
-        self.cpu.graph()
+    /// With the numbers it computes with on a GPU; on the CPU they are always f32.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
     }
 
-    /// The output for images `x` `[batch, channels, H, W]` at noise level `t`.
+    /// The numbers it computes with on a GPU.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The layers.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn cpu(&self) -> &cpu::Program {
+        self.cpu.get_or_init(|| cpu::Program::new(self.graph.clone()))
+    }
+
+    fn cuda(&self, gpu: &Arc<Gpu>) -> Result<Arc<cuda::Program>> {
+        let mut programs = self.cuda.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = programs.iter().find(|program| program.is_on(gpu, self.precision)) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(cuda::Program::new(gpu, self.graph.clone(), self.precision)?);
+        programs.push(made.clone());
+        Ok(made)
+    }
+
+    /// The output for images `x` `[batch, channels, H, W]` at noise level `t`, where `x` is.
     ///
     /// # Errors
-    /// [`Error::Operator`] or [`Error::Mismatch`] if `x` is not such images, or a side is not divisible by [`Graph::multiple`].
+    /// [`Error::Operator`] or [`Error::Mismatch`] if `x` is not such images, or a side is not divisible by [`Graph::multiple`];
+    /// [`operators::Error::Device`] if a GPU fails.
     pub fn forward(&self, x: &Array, t: f64) -> Result<Array> {
         let (batch, height, width) = self.check(x)?;
-        let y = self.cpu.forward(x.as_f32()?, [batch, height, width], t);
+        if let Device::Cuda(gpu) = x.device() {
+            return self.cuda(&gpu)?.forward(x, t);
+        }
+        let y = self.cpu().forward(x.as_f32()?, [batch, height, width], t);
         Ok(Array::from_vec(&[batch, self.graph().output_channels(), height, width], y)?)
     }
 
@@ -297,18 +338,47 @@ impl Network {
     /// As [`Network::forward`]; the pull-back's if `v` is not shaped like the output.
     pub fn linearize(&self, x: &Array, t: f64) -> Result<(Array, impl Fn(&Array) -> Result<Array> + use<'_>)> {
         let (batch, height, width) = self.check(x)?;
-        let (y, tape) = self.cpu.linearize(x.as_f32()?, [batch, height, width], t);
-        let shape = [batch, self.graph().output_channels(), height, width];
-        let input = x.shape().to_vec();
+        let (y, tape) = match x.device() {
+            Device::Cuda(gpu) => {
+                let program = self.cuda(&gpu)?;
+                let (y, tape) = program.linearize(x, t)?;
+                (y, Tape::Cuda(program, tape))
+            }
+            _ => {
+                let (y, tape) = self.cpu().linearize(x.as_f32()?, [batch, height, width], t);
+                let shape = [batch, self.graph().output_channels(), height, width];
+                (Array::from_vec(&shape, y)?, Tape::Cpu(tape))
+            }
+        };
+        let (shape, input) = (y.shape().to_vec(), x.shape().to_vec());
         let pull_back = move |v: &Array| {
             if v.shape() != shape {
                 let expected = format!("{shape:?}");
                 let got = v.shape().to_vec();
                 return Err(operators::Error::Shape { what: "network pull-back".into(), expected, got }.into());
             }
-            Ok(Array::from_vec(&input, self.cpu.pull_back(&tape, v.as_f32()?))?)
+            match &tape {
+                Tape::Cpu(tape) => Ok(Array::from_vec(&input, self.cpu().pull_back(tape, v.as_f32()?))?),
+                Tape::Cuda(program, tape) => program.pull_back(tape, v),
+            }
         };
-        Ok((Array::from_vec(&shape, y)?, pull_back))
+        Ok((y, pull_back))
+    }
+
+    /// Milliseconds of every kernel of an evaluation of `x` on a GPU and of its pull-back, in order: each is run several times in a
+    /// row by itself, so that gaps between kernels do not count.
+    ///
+    /// # Errors
+    /// As [`Network::forward`]; [`operators::Error::Unsupported`] if `x` is not on a GPU.
+    pub fn profile(&self, x: &Array) -> Result<Vec<(String, f32)>> {
+        self.check(x)?;
+        match x.device() {
+            Device::Cuda(gpu) => self.cuda(&gpu)?.profile(x),
+            _ => {
+                let reason = "kernels are timed on a GPU".into();
+                Err(operators::Error::Unsupported { what: "Network::profile".into(), reason }.into())
+            }
+        }
     }
 
     fn check(&self, x: &Array) -> Result<(usize, usize, usize)> {
@@ -323,6 +393,12 @@ impl Network {
             }
         }
     }
+}
+
+/// What a pull-back needs of a forward pass.
+enum Tape {
+    Cpu(cpu::Tape),
+    Cuda(Arc<cuda::Program>, cuda::Tape),
 }
 
 /// A trained network with what is known of it.

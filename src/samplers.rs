@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use operators::spec::{self, Parameter};
-use operators::{Array, ForwardOperator, Noise, Space, Spec};
+use operators::{Array, Device, ForwardOperator, Noise, Space, Spec};
 
 use crate::denoiser::Denoiser;
 use crate::{Error, Result, classical};
@@ -90,13 +90,19 @@ pub struct Progress<'a> {
     pub x0: &'a Array,
 }
 
+/// Steps between two looks at an estimate that is not in host memory.
+pub const LOOK: usize = 16;
+
 impl Run<'_> {
-    /// Tells the observer, after a look at the estimate.
+    /// Tells the observer, after a look at the estimate: at every step on the CPU, at every [`LOOK`]th and the last one elsewhere,
+    /// where a look waits for the device.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if the observer breaks; [`Error::Numerical`] if an element of `x0` is not finite.
+    /// [`Error::Interrupted`] if the observer breaks; [`Error::Numerical`] if an element of `x0` is not finite; an
+    /// [`operators::Error::Device`] if the device failed.
     pub fn report(&mut self, at: &Progress<'_>) -> Result<()> {
-        if !at.x0.is_finite() {
+        let look = at.x0.device() == Device::Cpu || at.step % LOOK == 0 || at.step >= at.steps;
+        if look && !at.x0.all_finite()? {
             let Progress { step, steps, sigma, .. } = at;
             let reason = format!("step {step} of {steps}, sigma {sigma:.4}: the image is no longer finite");
             return Err(Error::Numerical(reason));

@@ -1,21 +1,20 @@
 //! The one array type: n-dimensional, real or complex, the batch on the first axis.
 
 use std::fmt;
-
 use std::sync::Arc;
 
-use cudarc::driver::CudaSlice;
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 use num_complex::Complex32;
 
-use crate::cuda::Gpu;
 use crate::{Device, Error, Result};
 
 mod arithmetic;
 mod cpu;
+mod elements;
 mod gpu;
 mod reductions;
 mod resident;
+mod transfer;
 use cpu::Host;
 use resident::Resident;
 
@@ -123,95 +122,6 @@ impl Array {
         }
     }
 
-    /// A copy on another device; the array itself if it is there already.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device is lost or its memory full.
-    pub fn to(&self, device: &Device) -> Result<Self> {
-        if self.device() == *device {
-            return Ok(self.clone());
-        }
-        match (&self.storage, device) {
-            (Real(a), Device::Cuda(gpu)) => {
-                Ok(Self { storage: OnGpu(Resident::from_real(gpu, a.shape(), a.as_slice())?) })
-            }
-            (Complex(a), Device::Cuda(gpu)) => {
-                Ok(Self { storage: OnGpu(Resident::from_complex(gpu, a.shape(), a.as_slice())?) })
-            }
-            (OnGpu(a), Device::Cpu) => {
-                let values = a.to_host()?;
-                match a.dtype() {
-                    DType::F32 => Self::from_vec(a.shape(), values),
-                    DType::Complex64 => {
-                        let values = values.chunks_exact(2).map(|v| Complex32::new(v[0], v[1])).collect();
-                        let values = ArrayD::from_shape_vec(IxDyn(a.shape()), values);
-                        Ok(values.expect("two floats per complex element").into())
-                    }
-                }
-            }
-            _ => self.to(&Device::Cpu)?.to(device),
-        }
-    }
-
-    /// A real array of floats that are on a GPU already, in C order.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if their number is not that of `shape`.
-    pub fn from_cuda(gpu: &Arc<Gpu>, shape: &[usize], values: CudaSlice<f32>) -> Result<Self> {
-        Self::from_cuda_floats("Array::from_cuda", gpu, shape, DType::F32, values)
-    }
-
-    /// A complex array of floats that are on a GPU already, real and imaginary part side by side, in C order.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if their number is not twice that of `shape`.
-    pub fn from_cuda_complex(gpu: &Arc<Gpu>, shape: &[usize], values: CudaSlice<f32>) -> Result<Self> {
-        Self::from_cuda_floats("Array::from_cuda_complex", gpu, shape, DType::Complex64, values)
-    }
-
-    fn from_cuda_floats(
-        what: &str,
-        gpu: &Arc<Gpu>,
-        shape: &[usize],
-        dtype: DType,
-        values: CudaSlice<f32>,
-    ) -> Result<Self> {
-        let count = shape.iter().product::<usize>() * if dtype == DType::Complex64 { 2 } else { 1 };
-        if values.len() != count.max(1) {
-            let expected = format!("{count} floats for {shape:?}");
-            return Err(Error::Shape { what: what.into(), expected, got: vec![values.len()] });
-        }
-        Ok(Self { storage: OnGpu(Resident::new(gpu, shape, dtype, values)) })
-    }
-
-    /// The elements of a real array on a GPU, in C order (one float where the array is empty).
-    ///
-    /// # Errors
-    /// [`Error::DType`] for a complex array; [`Error::Unsupported`] where the elements are not on a GPU; [`Error::Device`] where
-    /// the operation that should have made them failed.
-    pub fn as_cuda(&self) -> Result<&CudaSlice<f32>> {
-        self.resident("Array::as_cuda", DType::F32)?.values()
-    }
-
-    /// The elements of a complex array on a GPU, in C order: real and imaginary part side by side.
-    ///
-    /// # Errors
-    /// As [`Array::as_cuda`], [`Error::DType`] for a real array.
-    pub fn as_cuda_complex(&self) -> Result<&CudaSlice<f32>> {
-        self.resident("Array::as_cuda_complex", DType::Complex64)?.values()
-    }
-
-    fn resident(&self, what: &str, dtype: DType) -> Result<&Resident> {
-        match &self.storage {
-            OnGpu(a) if a.dtype() == dtype => Ok(a),
-            OnGpu(_) => Err(self.dtype_error(what, dtype)),
-            _ => Err(Error::Unsupported {
-                what: what.into(),
-                reason: "the array is in host memory, not on a GPU".into(),
-            }),
-        }
-    }
-
     /// The size of axis 0.
     pub fn batch(&self) -> usize {
         self.shape().first().copied().unwrap_or(1)
@@ -225,90 +135,6 @@ impl Array {
     /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The elements in host memory, in C order, without a copy.
-    ///
-    /// # Errors
-    /// [`Error::DType`] for a complex array; [`Error::Unsupported`] where the elements are not in host memory.
-    pub fn as_f32(&self) -> Result<&[f32]> {
-        match &self.storage {
-            Real(a) => Ok(a.as_slice()),
-            _ => Err(self.host_error("Array::as_f32", DType::F32)),
-        }
-    }
-
-    /// The elements in host memory, in C order, without a copy.
-    ///
-    /// # Errors
-    /// [`Error::DType`] for a real array; [`Error::Unsupported`] where the elements are not in host memory.
-    pub fn as_complex(&self) -> Result<&[Complex32]> {
-        match &self.storage {
-            Complex(a) => Ok(a.as_slice()),
-            _ => Err(self.host_error("Array::as_complex", DType::Complex64)),
-        }
-    }
-
-    /// The elements for writing, in C order; a shared array is copied first.
-    ///
-    /// # Errors
-    /// As [`Array::as_f32`].
-    pub fn as_f32_mut(&mut self) -> Result<&mut [f32]> {
-        let error = self.host_error("Array::as_f32_mut", DType::F32);
-        match &mut self.storage {
-            Real(a) => Ok(a.as_mut_slice()),
-            _ => Err(error),
-        }
-    }
-
-    /// The elements for writing, in C order; a shared array is copied first.
-    ///
-    /// # Errors
-    /// As [`Array::as_complex`].
-    pub fn as_complex_mut(&mut self) -> Result<&mut [Complex32]> {
-        let error = self.host_error("Array::as_complex_mut", DType::Complex64);
-        match &mut self.storage {
-            Complex(a) => Ok(a.as_mut_slice()),
-            _ => Err(error),
-        }
-    }
-
-    /// A view for ndarray code.
-    ///
-    /// # Errors
-    /// As [`Array::as_f32`].
-    pub fn view_f32(&self) -> Result<ArrayViewD<'_, f32>> {
-        match &self.storage {
-            Real(a) => Ok(a.view()),
-            _ => Err(self.host_error("Array::view_f32", DType::F32)),
-        }
-    }
-
-    /// A view for ndarray code.
-    ///
-    /// # Errors
-    /// As [`Array::as_complex`].
-    pub fn view_complex(&self) -> Result<ArrayViewD<'_, Complex32>> {
-        match &self.storage {
-            Complex(a) => Ok(a.view()),
-            _ => Err(self.host_error("Array::view_complex", DType::Complex64)),
-        }
-    }
-
-    /// A copy in host memory, from any device.
-    ///
-    /// # Errors
-    /// [`Error::DType`] for a complex array; [`Error::Device`] if the device is lost.
-    pub fn to_f32(&self) -> Result<ArrayD<f32>> {
-        Ok(self.to(&Device::Cpu)?.view_f32()?.to_owned())
-    }
-
-    /// A copy in host memory, from any device.
-    ///
-    /// # Errors
-    /// [`Error::DType`] for a real array; [`Error::Device`] if the device is lost.
-    pub fn to_complex64(&self) -> Result<ArrayD<Complex32>> {
-        Ok(self.to(&Device::Cpu)?.view_complex()?.to_owned())
     }
 
     /// The same elements under another shape.
@@ -357,7 +183,7 @@ impl Array {
             }
         }
         if let OnGpu(resident) = &first.storage {
-            let on_first = |part: &'_ Self| match &part.storage {
+            let on_first = |part: &Self| match &part.storage {
                 OnGpu(a) if Arc::ptr_eq(a.gpu(), resident.gpu()) && a.dtype() == resident.dtype() => Ok(()),
                 OnGpu(a) if Arc::ptr_eq(a.gpu(), resident.gpu()) => {
                     Err(part.dtype_error("Array::concat", resident.dtype()))
@@ -439,14 +265,5 @@ impl Array {
 
     fn dtype_error(&self, what: &str, expected: DType) -> Error {
         Error::DType { what: what.into(), expected, got: self.dtype() }
-    }
-
-    /// Why the elements cannot be read in host memory as `expected`.
-    fn host_error(&self, what: &str, expected: DType) -> Error {
-        if self.dtype() != expected {
-            return self.dtype_error(what, expected);
-        }
-        let reason = format!("the array is on {}; copy it with Array::to or Array::to_f32", self.device());
-        Error::Unsupported { what: what.into(), reason }
     }
 }

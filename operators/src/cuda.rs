@@ -13,10 +13,13 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverEr
 use crate::{Error, Result};
 
 mod compile;
+pub(crate) mod kept;
 pub(crate) mod launch;
 mod libraries;
+pub(crate) mod maps;
 mod memory;
 mod places;
+pub(crate) mod transform;
 
 pub use libraries::{Found, Library};
 
@@ -34,6 +37,7 @@ pub struct Gpu {
     nvrtc: (i32, i32),
     modules: Mutex<HashMap<[u8; 32], Arc<CudaModule>>>,
     functions: Mutex<HashMap<(&'static str, &'static str), CudaFunction>>,
+    plans: Mutex<Vec<transform::Planned>>,
 }
 
 impl fmt::Debug for Gpu {
@@ -73,6 +77,7 @@ impl Gpu {
             stream,
             modules: Mutex::default(),
             functions: Mutex::default(),
+            plans: Mutex::default(),
         }))
     }
 

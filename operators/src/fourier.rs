@@ -7,17 +7,21 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use cudarc::driver::CudaSlice;
 use ndrustfft::{FftHandler, Normalization};
 use num_complex::Complex32;
 use rayon::prelude::*;
 
-use crate::{Array, DType, Error, Result};
+use crate::cuda::kept::PerGpu;
+use crate::cuda::transform::Transform;
+use crate::{Array, DType, Device, Error, Result};
 
 mod passes;
 
 /// A planned transform of images of one size: the plans are made once and shared, so keep it beside what uses it.
 ///
-/// Every lane is transformed by itself, so the bits depend neither on the batch nor on the threads.
+/// Every lane is transformed by itself, so the bits depend neither on the batch nor on the threads. Arrays on a GPU are
+/// transformed there by cuFFT, whose bits may depend on the batch.
 #[derive(Clone)]
 pub struct Fourier {
     height: usize,
@@ -34,6 +38,7 @@ pub struct Fourier {
 pub(crate) struct Weights {
     values: Vec<f32>,
     columns: Vec<bool>,
+    copies: PerGpu<Arc<CudaSlice<f32>>>,
 }
 
 impl Weights {
@@ -43,7 +48,7 @@ impl Weights {
         for row in values.chunks_exact(width) {
             columns.iter_mut().zip(row).for_each(|(used, &v)| *used |= v != 0.0);
         }
-        Self { values, columns }
+        Self { values, columns, copies: PerGpu::new() }
     }
 }
 
@@ -82,7 +87,7 @@ impl Fourier {
     /// # Errors
     /// [`Error::Shape`] if the last two axes are not `height` and `width`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        self.transform(x, Direction::Forward, None, |v| v)
+        self.transform(x, Direction::Forward, None, DType::Complex64, |v| v)
     }
 
     /// `F^-1 x = F^H x` of a real or complex array `[..., height, width]`; complex.
@@ -90,7 +95,7 @@ impl Fourier {
     /// # Errors
     /// As [`Fourier::forward`].
     pub fn inverse(&self, x: &Array) -> Result<Array> {
-        self.transform(x, Direction::Inverse, None, |v| v)
+        self.transform(x, Direction::Inverse, None, DType::Complex64, |v| v)
     }
 
     /// `Re F^H x`, the adjoint of [`Fourier::forward`] on real images in the inner product `Re <a, b>`; real.
@@ -98,22 +103,22 @@ impl Fourier {
     /// # Errors
     /// As [`Fourier::forward`].
     pub fn inverse_real(&self, x: &Array) -> Result<Array> {
-        self.transform(x, Direction::Inverse, None, |v| v.re)
+        self.transform(x, Direction::Inverse, None, DType::F32, |v| v.re)
     }
 
     /// `W F x`; columns of k-space without weight are not computed.
     pub(crate) fn forward_weighted(&self, x: &Array, weights: &Weights) -> Result<Array> {
-        self.transform(x, Direction::Forward, Some(weights), |v| v)
+        self.transform(x, Direction::Forward, Some(weights), DType::Complex64, |v| v)
     }
 
     /// `F^H W k`; columns of k-space without weight are not read.
     pub(crate) fn inverse_weighted(&self, k: &Array, weights: &Weights) -> Result<Array> {
-        self.transform(k, Direction::Inverse, Some(weights), |v| v)
+        self.transform(k, Direction::Inverse, Some(weights), DType::Complex64, |v| v)
     }
 
     /// `Re F^H W k`.
     pub(crate) fn inverse_weighted_real(&self, k: &Array, weights: &Weights) -> Result<Array> {
-        self.transform(k, Direction::Inverse, Some(weights), |v| v.re)
+        self.transform(k, Direction::Inverse, Some(weights), DType::F32, |v| v.re)
     }
 
     fn transform<T>(
@@ -121,6 +126,7 @@ impl Fourier {
         x: &Array,
         direction: Direction,
         weights: Option<&Weights>,
+        output: DType,
         store: fn(Complex32) -> T,
     ) -> Result<Array>
     where
@@ -132,6 +138,14 @@ impl Fourier {
         if shape.len() < 2 || shape[shape.len() - 2..] != [h, w] {
             let expected = format!("[..., {h}, {w}]");
             return Err(Error::Shape { what: "Fourier transform".into(), expected, got: shape.to_vec() });
+        }
+        if let Device::Cuda(gpu) = x.device() {
+            let upload = |weights: &Weights| weights.copies.get(&gpu, || gpu.upload(&weights.values).map(Arc::new));
+            let weights = weights.map(upload).transpose()?;
+            let forward = matches!(direction, Direction::Forward);
+            let transform =
+                Transform { size: [h, w], centred: self.centred, forward, weights: weights.as_deref(), output };
+            return transform.run(&gpu, x);
         }
         let mut out = vec![T::default(); x.len()];
         let plane = h * w;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ndarray::{Array2, ArrayD, IxDyn};
 
+use crate::cuda::kept::Constant;
 use crate::files::{is_npy, read_gray_picture, read_npy, unusable};
 use crate::registry::{Context, Entry};
 use crate::solve::check_lambda;
@@ -17,8 +18,8 @@ use crate::{Array, Error, Fact, ForwardOperator, Noise, Result, Space, Spec, Str
 #[derive(Debug)]
 pub struct Mask {
     space: Space,
-    kept: Array,
-    lost: Array,
+    kept: Constant,
+    lost: Constant,
     facts: Vec<Fact>,
 }
 
@@ -43,8 +44,8 @@ impl Mask {
         let facts = vec![Fact::number("kept_fraction", fraction)];
         Ok(Self {
             space: space.clone(),
-            kept: item(|k| f32::from(u8::from(k)))?,
-            lost: item(|k| f32::from(u8::from(!k)))?,
+            kept: item(|k| f32::from(u8::from(k)))?.into(),
+            lost: item(|k| f32::from(u8::from(!k)))?.into(),
             facts,
         })
     }
@@ -57,7 +58,12 @@ impl Mask {
 
     fn keep(&self, a: &Array) -> Result<Array> {
         self.space.check(a, "mask")?;
-        a.mul(&self.kept)
+        a.mul(&self.kept.on(&a.device())?)
+    }
+
+    /// `(1 - m) a`.
+    fn rest(&self, a: &Array) -> Result<Array> {
+        a.mul(&self.lost.on(&a.device())?)
     }
 }
 
@@ -85,18 +91,18 @@ impl ForwardOperator for Mask {
     }
     fn solve_normal(&self, b: &Array, lambda: f64) -> Result<Array> {
         check_lambda(lambda)?;
-        self.keep(b)?.scale(1.0 / (1.0 + lambda)).add(&b.mul(&self.lost)?.scale(1.0 / lambda))
+        self.keep(b)?.scale(1.0 / (1.0 + lambda)).add(&self.rest(b)?.scale(1.0 / lambda))
     }
     /// `m y + (1 - m) x`: the measured pixels exactly.
     fn project(&self, x: &Array, y: &Array) -> Result<Array> {
         self.space.check(x, "mask")?;
-        self.keep(y)?.add(&x.mul(&self.lost)?)
+        self.keep(y)?.add(&self.rest(x)?)
     }
     fn spectral(&self, y: &Array, f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         Ok(Some(self.keep(y)?.scale(f(1.0))))
     }
     fn support(&self) -> Option<Array> {
-        Some(self.kept.clone())
+        Some(self.kept.host().clone())
     }
     fn facts(&self) -> Vec<Fact> {
         self.facts.clone()

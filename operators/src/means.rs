@@ -4,8 +4,9 @@
 use num_complex::{Complex32, Complex64};
 use rayon::prelude::*;
 
+use crate::cuda::maps::Groups;
 use crate::solve::check_lambda;
-use crate::{Array, DType, Fact, ForwardOperator, Result, Space};
+use crate::{Array, DType, Device, Fact, ForwardOperator, Result, Space};
 
 /// `y_g = (1/n) sum of the x_i with group(i) = g`.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct GroupMeans {
     /// The measurement that each element of the image belongs to.
     group: Vec<usize>,
     count: f64,
+    /// `group`, for a GPU.
+    groups: Groups,
     facts: Vec<Fact>,
 }
 
@@ -24,11 +27,16 @@ impl GroupMeans {
     pub(crate) fn new(name: &'static str, domain: &Space, range: Space, group: Vec<usize>, facts: Vec<Fact>) -> Self {
         debug_assert_eq!(group.len(), domain.len());
         let count = (domain.len() / range.len().max(1)) as f64;
-        Self { name, domain: domain.clone(), range, group, count, facts }
+        let groups = Groups::new(&group, count as usize);
+        Self { name, domain: domain.clone(), range, group, count, groups, facts }
     }
 
     /// `x_i = gain y_{group(i)}`.
     fn spread(&self, y: &Array, gain: f64) -> Result<Array> {
+        if y.device() != Device::Cpu {
+            let shape = self.domain.batched(self.range.check(y, self.name)?);
+            return self.groups.spread(y, gain, &shape);
+        }
         self.items(y, &self.range, &self.domain, |y, x| {
             x.iter_mut().zip(&self.group).for_each(|(x, &g)| *x = y[g] * gain);
         })
@@ -71,6 +79,10 @@ impl ForwardOperator for GroupMeans {
         &self.range
     }
     fn apply(&self, x: &Array) -> Result<Array> {
+        if x.device() != Device::Cpu {
+            let shape = self.range.batched(self.domain.check(x, self.name)?);
+            return self.groups.means(x, &shape);
+        }
         self.items(x, &self.domain, &self.range, |x, y| y.copy_from_slice(&self.means(x)))
     }
     fn adjoint(&self, y: &Array) -> Result<Array> {
@@ -86,6 +98,10 @@ impl ForwardOperator for GroupMeans {
     fn solve_normal(&self, b: &Array, lambda: f64) -> Result<Array> {
         check_lambda(lambda)?;
         let kept = 1.0 / (self.count.recip() + lambda);
+        if b.device() != Device::Cpu {
+            self.domain.check(b, self.name)?;
+            return self.groups.solve(b, lambda, kept);
+        }
         self.items(b, &self.domain, &self.domain, |b, x| {
             let means = self.means(b);
             for ((x, b), &g) in x.iter_mut().zip(b).zip(&self.group) {

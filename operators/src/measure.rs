@@ -4,7 +4,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use crate::{Array, DType, Error, ForwardOperator, Noise, Result, Space};
+use crate::{Array, DType, Device, Error, ForwardOperator, Noise, Result, Space};
 
 /// Above this rate a Poisson number is drawn as a corrected normal one: the relative error of its distribution function is
 /// of order `1 / rate`, below the rounding of the counts to `f32`.
@@ -52,9 +52,10 @@ impl MeasurementNoise {
                 if !(std >= 0.0 && std.is_finite()) {
                     return Err(parameter("std", format!("expected a number from 0, got {std}")));
                 }
-                let mut z = noise.normal(operator.range())?;
+                let device = y.device();
+                let mut z = noise.normal(operator.range())?.to(&device)?;
                 if let Some(support) = operator.support() {
-                    z = z.mul(&support)?;
+                    z = z.mul(&support.to(&device)?)?;
                 }
                 y.combine(1.0, &z, std)
             }
@@ -68,24 +69,26 @@ impl MeasurementNoise {
     }
 }
 
-/// `Poisson(peak y) / peak`. Where `y` is zero, so is the count: the support needs no mask.
+/// `Poisson(peak y) / peak`, drawn on the CPU wherever `y` is. Where `y` is zero, so is the count: the support needs no mask.
 fn counts(y: &Array, peak: f64, space: &Space, noise: &mut Noise) -> Result<Array> {
     let unsupported = |reason: String| Error::Unsupported { what: "Poisson noise".into(), reason };
     if y.dtype() == DType::Complex64 {
         return Err(unsupported("counts are real, and the measurement is complex; use Gaussian noise".into()));
     }
-    let values = y.as_f32()?;
+    let host = y.to(&Device::Cpu)?;
+    let values = host.as_f32()?;
     if let Some(bad) = values.iter().find(|v| !(**v >= 0.0 && v.is_finite())) {
         return Err(unsupported(format!("expected measurements from 0, got {bad}")));
     }
     // One uniform number per element selects the count; 24 bits are too few for the tails, so the second draw extends them.
-    let (coarse, fine) = (noise.uniform(space)?, noise.uniform(space)?);
+    let mut draw = || noise.uniform(space)?.to(&Device::Cpu);
+    let (coarse, fine) = (draw()?, draw()?);
     let uniforms = coarse.as_f32()?.par_iter().zip(fine.as_f32()?);
     let counts = uniforms.zip(values).with_min_len(256).map(|((&coarse, &fine), &v)| {
         let u = (f64::from(coarse) + f64::from(fine) / 8_388_608.0).fract();
         (poisson(peak * f64::from(v), u) / peak) as f32
     });
-    Array::from_vec(y.shape(), counts.collect())
+    Array::from_vec(y.shape(), counts.collect())?.to(&y.device())
 }
 
 /// The Poisson number of mean `rate` that the uniform number `u` in `[0, 1)` selects.

@@ -13,6 +13,7 @@
 
 use std::sync::OnceLock;
 
+use crate::cuda::kept::Constant;
 use crate::fourier::{Fourier, Weights};
 use crate::sampling::Pattern;
 use crate::{Array, DType, Error, Fact, ForwardOperator, Result, Space, solve};
@@ -36,7 +37,9 @@ pub struct Mri {
     /// `P`, the squared singular values, where `F` diagonalises `A^H A`.
     power: Option<Vec<f32>>,
     /// `e^(i phi)` of [`Image::Phase`].
-    phase: Option<Array>,
+    phase: Option<Constant>,
+    /// The weights of the pseudo-inverse.
+    inverse: OnceLock<Option<Weights>>,
     /// The norm where it takes an iteration.
     norm: OnceLock<f64>,
 }
@@ -56,7 +59,7 @@ impl Mri {
             Image::Complex => (Some(pattern.to_weights()), None),
             Image::Real => (Some(pattern.to_symmetrised_weights()), None),
             Image::Phase { radians, .. } => {
-                (None, Some(image::unit_phase(radians, shape[1..].try_into().expect("two"))?))
+                (None, Some(image::unit_phase(radians, shape[1..].try_into().expect("two"))?.into()))
             }
         };
         Ok(Self {
@@ -68,6 +71,7 @@ impl Mri {
             image,
             power,
             phase,
+            inverse: OnceLock::new(),
             norm: OnceLock::new(),
         })
     }
@@ -80,7 +84,9 @@ impl Mri {
     /// `C^H F^H W k`.
     fn image_of(&self, k: &Array, weights: &Weights) -> Result<Array> {
         match (&self.phase, self.domain.dtype()) {
-            (Some(phase), _) => Ok(self.fourier.inverse_weighted(k, weights)?.mul(&phase.conj())?.real()),
+            (Some(phase), _) => {
+                Ok(self.fourier.inverse_weighted(k, weights)?.mul(&phase.on(&k.device())?.conj())?.real())
+            }
             (None, DType::F32) => self.fourier.inverse_weighted_real(k, weights),
             (None, DType::Complex64) => self.fourier.inverse_weighted(k, weights),
         }
@@ -93,6 +99,12 @@ impl Mri {
         let value = |(at, &p): (usize, &f32)| if keep(at) { g[(2.0 * p) as usize] } else { 0.0 };
         let values = self.power.as_ref()?.iter().enumerate().map(value).collect();
         Some(Weights::new(values, self.pattern.width()))
+    }
+
+    /// `f(S) / S` where something was measured, which is where P is not zero.
+    fn spectral_weights(&self, f: impl Fn(f64) -> f64) -> Option<Weights> {
+        let mask = self.pattern.mask();
+        self.filter(|p| if p > 0.0 { f(p.sqrt()) / p.sqrt() } else { 0.0 }, |at| mask[at])
     }
 }
 
@@ -108,7 +120,10 @@ impl ForwardOperator for Mri {
     fn apply(&self, x: &Array) -> Result<Array> {
         self.domain.check(x, "mri: the image")?;
         match &self.phase {
-            Some(phase) => self.fourier.forward_weighted(&x.cast(DType::Complex64).mul(phase)?, &self.mask),
+            Some(phase) => {
+                let x = x.cast(DType::Complex64).mul(&phase.on(&x.device())?)?;
+                self.fourier.forward_weighted(&x, &self.mask)
+            }
             None => self.fourier.forward_weighted(x, &self.mask),
         }
     }
@@ -136,8 +151,9 @@ impl ForwardOperator for Mri {
     }
 
     fn pseudo_inverse(&self, y: &Array) -> Result<Array> {
-        match self.spectral(y, &|s| 1.0 / s)? {
-            Some(x) => Ok(x),
+        self.range.check(y, "mri: the k-space")?;
+        match self.inverse.get_or_init(|| self.spectral_weights(|s| 1.0 / s)) {
+            Some(weights) => self.image_of(y, weights),
             None => solve::pseudo_inverse(self, y),
         }
     }
@@ -153,10 +169,7 @@ impl ForwardOperator for Mri {
     /// `V f(S) U^H y = V (f(S) / S) V^H A^H y`.
     fn spectral(&self, y: &Array, f: &dyn Fn(f64) -> f64) -> Result<Option<Array>> {
         self.range.check(y, "mri: the k-space")?;
-        let mask = self.pattern.mask();
-        // Where the mask is one, P is not zero.
-        let weights = self.filter(|p| if p > 0.0 { f(p.sqrt()) / p.sqrt() } else { 0.0 }, |at| mask[at]);
-        weights.map(|weights| self.image_of(y, &weights)).transpose()
+        self.spectral_weights(f).map(|weights| self.image_of(y, &weights)).transpose()
     }
 
     fn support(&self) -> Option<Array> {

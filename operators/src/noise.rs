@@ -1,9 +1,15 @@
 //! Noise as an argument: one counter-based stream per (seed, slice, sample), the same on every device.
 
+use std::sync::Arc;
+
+use cudarc::driver::CudaSlice;
 use num_complex::Complex32;
 use rayon::prelude::*;
 
-use crate::{Array, DType, Result, Space};
+use crate::{Array, DType, Device, Result, Space};
+
+mod gpu;
+use gpu::Law;
 
 /// Which stream of a seed: what is drawn for one item never depends on the other items of the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,18 +35,32 @@ impl Stream {
 /// Random numbers for a batch: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 ///
 /// Key: the seed. Counter: (block of four elements, draw and purpose, slice, sample). Two runs that draw in the same order see the same numbers,
-/// whatever the batch size, the thread count or the device.
+/// whatever the batch size, the thread count or the device, to the last bit: a GPU computes the same logarithm, sine and cosine
+/// with the same operations.
 #[derive(Clone, Debug)]
 pub struct Noise {
     seed: u64,
     streams: Vec<Stream>,
     draw: u32,
+    device: Device,
+    /// The streams in the memory of the device, once they were needed there.
+    on_gpu: Option<Arc<CudaSlice<u32>>>,
 }
 
 impl Noise {
-    /// One stream per item of the batch.
+    /// One stream per item of the batch, drawn on the CPU.
     pub fn new(seed: u64, streams: Vec<Stream>) -> Self {
-        Self { seed, streams, draw: 0 }
+        Self { seed, streams, draw: 0, device: Device::Cpu, on_gpu: None }
+    }
+
+    /// The same numbers, drawn on `device` from now on.
+    pub fn on(self, device: &Device) -> Self {
+        Self { device: device.clone(), on_gpu: None, ..self }
+    }
+
+    /// Where it draws.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Number of items.
@@ -51,8 +71,13 @@ impl Noise {
     /// Standard normal numbers `[batch, space...]`. Complex ones have standard deviation 1 in the real and in the imaginary part.
     ///
     /// # Errors
-    /// None on the CPU; another device may run out of memory.
+    /// None on the CPU; [`crate::Error::Device`] where a GPU runs out of memory or is lost.
     pub fn normal(&mut self, space: &Space) -> Result<Array> {
+        if let Device::Cuda(gpu) = self.device.clone() {
+            let drawn = self.draw_on(&gpu, space, Law::Normal);
+            self.draw += 1;
+            return drawn;
+        }
         let count = space.real_dimensions();
         let mut values = vec![0f32; count * self.batch()];
         for (item, stream) in values.chunks_mut(count.max(1)).zip(self.streams.clone()) {
@@ -79,6 +104,11 @@ impl Noise {
     /// # Errors
     /// As [`Noise::normal`].
     pub fn uniform(&mut self, space: &Space) -> Result<Array> {
+        if let Device::Cuda(gpu) = self.device.clone() {
+            let drawn = self.draw_on(&gpu, space, Law::Uniform);
+            self.draw += 1;
+            return drawn;
+        }
         let count = space.len();
         let mut values = vec![0f32; count * self.batch()];
         for (item, stream) in values.chunks_mut(count.max(1)).zip(self.streams.clone()) {

@@ -6,12 +6,14 @@
 use std::sync::OnceLock;
 
 use nalgebra::DMatrix;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis as Dimension};
 use num_complex::Complex32;
 use rayon::prelude::*;
 
+use crate::cuda::kept::Constant;
+use crate::cuda::maps::Matrix;
 use crate::solve::check_lambda;
-use crate::{Array, DType, Error, Fact, ForwardOperator, Result, Space};
+use crate::{Array, DType, Device, Error, Fact, ForwardOperator, Result, Space};
 
 /// `Y = R X C^T`: the matrix `R` acts on the rows axis (height), `C` on the columns axis (width), channels are left alone.
 ///
@@ -77,10 +79,22 @@ impl Separable {
     /// `V diag(gains) U^T y`.
     fn back(&self, y: &Array, gains: &Array2<f32>) -> Result<Array> {
         let (rows, columns) = (self.rows.decomposition()?, self.columns.decomposition()?);
+        if let Device::Cuda(_) = y.device() {
+            self.range.check(y, "Separable")?;
+            return self.filter(y, [&rows.u_kept, &columns.u_kept], gains);
+        }
         map_planes(y, &self.range, &self.domain, "Separable", |plane| {
             let coefficients = rows.u.t().dot(&plane).dot(&columns.u) * gains;
             rows.v.dot(&coefficients).dot(&columns.v.t())
         })
+    }
+
+    /// On a GPU: `V diag(gains) W^T a`, `W` the matrices given for rows and columns.
+    fn filter(&self, a: &Array, turn: [&Constant; 2], gains: &Array2<f32>) -> Result<Array> {
+        let (rows, columns) = (self.rows.decomposition()?, self.columns.decomposition()?);
+        let gains = Array::from(gains.clone().insert_axis(Dimension(0))).to(&a.device())?;
+        let coefficients = along(a, turn, true)?.mul_planes(&gains)?;
+        along(&coefficients, [&rows.v_kept, &columns.v_kept], false)
     }
 
     /// Singular values up to this one count as zero.
@@ -97,10 +111,18 @@ impl ForwardOperator for Separable {
         &self.range
     }
     fn apply(&self, x: &Array) -> Result<Array> {
+        if let Device::Cuda(_) = x.device() {
+            self.domain.check(x, "Separable::apply")?;
+            return along(x, [&self.rows.kept, &self.columns.kept], false);
+        }
         let (r, c) = (&self.rows.matrix, &self.columns.matrix);
         map_planes(x, &self.domain, &self.range, "Separable::apply", |plane| r.dot(&plane).dot(&c.t()))
     }
     fn adjoint(&self, y: &Array) -> Result<Array> {
+        if let Device::Cuda(_) = y.device() {
+            self.range.check(y, "Separable::adjoint")?;
+            return along(y, [&self.rows.kept, &self.columns.kept], true);
+        }
         let (r, c) = (&self.rows.matrix, &self.columns.matrix);
         map_planes(y, &self.range, &self.domain, "Separable::adjoint", |plane| r.t().dot(&plane).dot(c))
     }
@@ -115,6 +137,10 @@ impl ForwardOperator for Separable {
         check_lambda(lambda)?;
         let (rows, columns) = (self.rows.decomposition()?, self.columns.decomposition()?);
         let gains = self.gains(|s| 1.0 / (s * s + lambda))?;
+        if let Device::Cuda(_) = b.device() {
+            self.domain.check(b, "Separable")?;
+            return self.filter(b, [&rows.v_kept, &columns.v_kept], &gains);
+        }
         map_planes(b, &self.domain, &self.domain, "Separable", |plane| {
             let coefficients = rows.v.t().dot(&plane).dot(&columns.v) * &gains;
             rows.v.dot(&coefficients).dot(&columns.v.t())
@@ -134,6 +160,8 @@ impl ForwardOperator for Separable {
 struct Axis {
     exact: DMatrix<f64>,
     matrix: Array2<f32>,
+    /// `matrix`, for a GPU.
+    kept: Constant,
     decomposition: OnceLock<Option<Decomposition>>,
 }
 
@@ -144,12 +172,15 @@ struct Decomposition {
     u: Array2<f32>,
     values: Vec<f64>,
     v: Array2<f32>,
+    /// `u` and `v`, for a GPU.
+    u_kept: Constant,
+    v_kept: Constant,
 }
 
 impl Axis {
     fn new(exact: DMatrix<f64>) -> Self {
         let matrix = single(&exact);
-        Self { exact, matrix, decomposition: OnceLock::new() }
+        Self { exact, kept: kept(&matrix), matrix, decomposition: OnceLock::new() }
     }
 
     fn decomposition(&self) -> Result<&Decomposition> {
@@ -175,7 +206,19 @@ fn decompose(matrix: &DMatrix<f64>) -> Option<Decomposition> {
     for (mut column, &value) in u.column_iter_mut().zip(&values) {
         column.scale_mut(if value > negligible { 1.0 / value } else { 0.0 });
     }
-    Some(Decomposition { u: single(&u), values, v: single(&v) })
+    let (u, v) = (single(&u), single(&v));
+    Some(Decomposition { u_kept: kept(&u), v_kept: kept(&v), u, values, v })
+}
+
+fn kept(matrix: &Array2<f32>) -> Constant {
+    Array::from(matrix.clone()).into()
+}
+
+/// On a GPU: `R X C^T` of every plane, or `R^T X C`.
+fn along(x: &Array, [rows, columns]: [&Constant; 2], transposed: bool) -> Result<Array> {
+    let device = x.device();
+    let x = Matrix { values: &rows.on(&device)?, transposed }.along(x, 2)?;
+    Matrix { values: &columns.on(&device)?, transposed }.along(&x, 1)
 }
 
 fn single(matrix: &DMatrix<f64>) -> Array2<f32> {
@@ -222,7 +265,7 @@ mod tests {
         let mean = DMatrix::from_fn(4, 16, |i, j| if j / 4 == i { 0.25 } else { 0.0 });
         let difference = DMatrix::<f64>::identity(9, 9) - &shift;
         for matrix in [shift, mean.clone(), mean.transpose(), difference] {
-            let Decomposition { u, values, v } = decompose(&matrix).unwrap();
+            let Decomposition { u, values, v, .. } = decompose(&matrix).unwrap();
             let weighted = Array2::from_shape_fn(u.dim(), |(i, j)| u[(i, j)] * values[j] as f32);
             let worst = |a: Array2<f32>, b: Array2<f32>| (a - b).iter().fold(0f32, |m, v| m.max(v.abs()));
             assert!(worst(weighted.dot(&v.t()), single(&matrix)) < 1e-6);

@@ -1,6 +1,6 @@
 //! Iterative solvers for operators without a closed form. Sums run in f64; a batch is solved in lock-step, each item with its own steps.
 
-use crate::{Array, Error, ForwardOperator, Noise, Result, Stream};
+use crate::{Array, DType, Device, Error, ForwardOperator, Noise, Result, Stream};
 
 /// Relative residual at which conjugate gradients stop.
 const TOLERANCE: f64 = 1e-6;
@@ -9,11 +9,17 @@ const MAX_ITERATIONS: usize = 500;
 /// are explained to `rcond` in practice.
 const MAX_LEAST_SQUARES_ITERATIONS: usize = 1000;
 
+/// Iterations between two looks at how many items are finished. A finished item takes no more steps, so looking late changes no
+/// bit; on a GPU looking means waiting for it.
+fn patience(device: &Device) -> usize {
+    if *device == Device::Cpu { 1 } else { 8 }
+}
+
 /// Conjugate gradients for `M x = b`, `M` symmetric positive (semi-)definite, started at zero: Hestenes and Stiefel (1952).
 ///
 /// Each item of the batch has its own step sizes, so its result does not depend on the rest of the batch. Iterates until
 /// every residual is below `tolerance ||b||`, or for `max_iterations`, whichever comes first; on a semi-definite `M` with `b`
-/// in its range the limit is the least-norm solution.
+/// in its range the limit is the least-norm solution. On a GPU the step sizes stay there.
 ///
 /// # Errors
 /// Those of `apply`; [`Error::Numerical`] if the iteration leaves the finite numbers.
@@ -23,49 +29,39 @@ pub fn conjugate_gradient(
     tolerance: f64,
     max_iterations: usize,
 ) -> Result<Array> {
-    let mut x = b.scale(0.0);
+    let patience = patience(&b.device());
+    let mut x = Array::zeros(b.shape(), b.dtype(), &b.device());
     let mut r = b.clone();
     let mut p = r.clone();
-    let mut rr = squares(&r)?;
-    let stop: Vec<f64> = rr.iter().map(|v| v * tolerance * tolerance).collect();
-    for _ in 0..max_iterations {
-        let active: Vec<bool> = rr.iter().zip(&stop).map(|(v, s)| v > s && *v > 0.0).collect();
-        if !active.iter().any(|&a| a) {
+    let mut rr = r.dot_items(&r)?;
+    let stop = rr.scale(tolerance * tolerance);
+    let zero = Array::zeros(rr.shape(), DType::F32, &rr.device());
+    let mut finished = zero.clone();
+    for iteration in 0..max_iterations {
+        finished = finished.or_at_most(&rr, &stop)?;
+        if iteration % patience == 0 && all(&finished)? {
             return Ok(x);
         }
         let mp = apply(&p)?;
-        let pmp = inner(&p, &mp)?;
-        let alpha: Vec<f64> =
-            (0..rr.len()).map(|i| if active[i] && pmp[i] > 0.0 { rr[i] / pmp[i] } else { 0.0 }).collect();
-        if alpha.iter().any(|a| !a.is_finite()) {
+        let pmp = p.dot_items(&mp)?;
+        // A finished item keeps alpha = 0, so its direction no longer matters and its solution stays as it is.
+        let alpha = rr.quotient(&pmp, &finished.or_at_most(&pmp, &zero)?)?;
+        if iteration % patience == 0 && !alpha.is_finite() {
             return Err(Error::Numerical { what: "conjugate gradients".into(), reason: "a step is not finite".into() });
         }
-        x.add_scaled(1.0, &p.scale_items(&factors(&alpha)?)?)?;
-        r.add_scaled(-1.0, &mp.scale_items(&factors(&alpha)?)?)?;
-        let rr_new = squares(&r)?;
-        let beta: Vec<f64> = (0..rr.len()).map(|i| if active[i] { rr_new[i] / rr[i] } else { 0.0 }).collect();
-        // A finished item keeps alpha = 0, so its direction no longer matters and its solution stays as it is.
-        p = r.add(&p.scale_items(&factors(&beta)?)?)?;
-        for i in 0..rr.len() {
-            if active[i] {
-                rr[i] = rr_new[i];
-            }
-        }
+        x.add_scaled(1.0, &p.scale_items(&alpha)?)?;
+        r.add_scaled(-1.0, &mp.scale_items(&alpha)?)?;
+        let rr_new = r.dot_items(&r)?;
+        let beta = rr_new.quotient(&rr, &finished)?;
+        p = r.add(&p.scale_items(&beta)?)?;
+        rr = rr_new;
     }
     Ok(x)
 }
 
-fn squares(a: &Array) -> Result<Vec<f64>> {
-    inner(a, a)
-}
-
-/// `Re <a_i, b_i>` per item.
-fn inner(a: &Array, b: &Array) -> Result<Vec<f64>> {
-    Ok(a.dot_items(b)?.to_f32()?.iter().map(|&v| f64::from(v)).collect())
-}
-
-fn factors(values: &[f64]) -> Result<Array> {
-    Array::from_vec(&[values.len()], values.iter().map(|&v| v as f32).collect())
+/// Whether every mark is set.
+fn all(marks: &Array) -> Result<bool> {
+    Ok(marks.to_f32()?.iter().all(|&mark| mark != 0.0))
 }
 
 /// An error unless `lambda` is positive and finite.
@@ -102,37 +98,34 @@ pub(crate) fn preconditioned_pseudo_inverse<A: ForwardOperator + ?Sized>(
     let norm = a.norm()?;
     let damping = (a.rcond() * norm).powi(2);
     let bound = (0.1 * a.rcond() * norm).powi(2);
+    let patience = patience(&y.device());
     let mut r = y.clone();
     let mut s = a.adjoint(y)?;
-    let mut x = s.scale(0.0);
+    let mut x = Array::zeros(s.shape(), s.dtype(), &s.device());
     let mut p = precondition(&s)?;
-    let (mut ss, mut sz) = (squares(&s)?, inner(&s, &p)?);
-    let mut finished = vec![false; ss.len()];
-    for _ in 0..MAX_LEAST_SQUARES_ITERATIONS {
-        let (rr, xx) = (squares(&r)?, squares(&x)?);
-        for i in 0..ss.len() {
-            finished[i] |= ss[i] <= bound * rr[i] || rr[i] <= bound * xx[i];
-        }
-        if finished.iter().all(|&done| done) {
+    let (mut ss, mut sz) = (s.dot_items(&s)?, s.dot_items(&p)?);
+    let mut finished = Array::zeros(ss.shape(), DType::F32, &ss.device());
+    for iteration in 0..MAX_LEAST_SQUARES_ITERATIONS {
+        let (rr, xx) = (r.dot_items(&r)?, x.dot_items(&x)?);
+        finished = finished.or_at_most(&ss, &rr.scale(bound))?.or_at_most(&rr, &xx.scale(bound))?;
+        if iteration % patience == 0 && all(&finished)? {
             break;
         }
         let q = a.apply(&p)?;
-        let (qq, pp) = (squares(&q)?, squares(&p)?);
         // A finished item keeps steps of zero, so its solution stays as it is.
-        let per_item = |f: &dyn Fn(usize) -> f64| -> Result<Array> {
-            factors(&finished.iter().enumerate().map(|(i, &done)| if done { 0.0 } else { f(i) }).collect::<Vec<_>>())
-        };
-        let alpha = per_item(&|i| sz[i] / (qq[i] + damping * pp[i]))?;
-        if !alpha.is_finite() {
+        let curvature = q.dot_items(&q)?.combine(1.0, &p.dot_items(&p)?, damping)?;
+        let alpha = sz.quotient(&curvature, &finished)?;
+        if iteration % patience == 0 && !alpha.is_finite() {
             return Err(Error::Numerical { what: "pseudo-inverse".into(), reason: "a step is not finite".into() });
         }
         x.add_scaled(1.0, &p.scale_items(&alpha)?)?;
         r.add_scaled(-1.0, &q.scale_items(&alpha)?)?;
         s = a.adjoint(&r)?.combine(1.0, &x, -damping)?;
         let z = precondition(&s)?;
-        let previous = std::mem::replace(&mut sz, inner(&s, &z)?);
-        p = z.add(&p.scale_items(&per_item(&|i| sz[i] / previous[i])?)?)?;
-        ss = squares(&s)?;
+        let sz_new = s.dot_items(&z)?;
+        p = z.add(&p.scale_items(&sz_new.quotient(&sz, &finished)?)?)?;
+        sz = sz_new;
+        ss = s.dot_items(&s)?;
     }
     Ok(x)
 }

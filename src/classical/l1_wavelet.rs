@@ -3,7 +3,7 @@
 //! Candes, "Adaptive restart for accelerated gradient schemes" (2015).
 
 use operators::spec::Parameter;
-use operators::{Array, Spec};
+use operators::{Array, Device, Spec};
 use rayon::prelude::*;
 
 use super::planes::Layout;
@@ -216,8 +216,10 @@ impl Sampler for L1Wavelet {
         let layout = Layout::new(problem.operator.domain());
         let wavelet = Wavelet::new(self.family, layout.size());
         let layout = layout.with_margin(wavelet.padded());
-        let items = self.solve(problem, &layout, &wavelet, run)?;
-        layout.pack(items.iter().map(|item| item.x.as_slice()))
+        // The planes of the method are in host memory, whatever the measurement is on.
+        let y = problem.y.to(&Device::Cpu)?;
+        let items = self.solve(&Problem { y: &y, ..*problem }, &layout, &wavelet, run)?;
+        Ok(layout.pack(items.iter().map(|item| item.x.as_slice()))?.to(&problem.y.device())?)
     }
 
     fn evaluations(&self) -> (usize, usize) {

@@ -154,6 +154,6 @@ impl CostFunction for &Search<'_, '_, '_> {
 
 fn psnr(reference: &Array, image: &Array) -> Result<f64> {
     let peak = reference.as_f32()?.iter().fold(0f32, |a, v| a.max(*v));
-    let error = reference.sub(&image.abs())?.norm() / (reference.len() as f64).sqrt();
+    let error = reference.sub(&image.abs().to(&reference.device())?)?.norm() / (reference.len() as f64).sqrt();
     Ok(20.0 * (f64::from(peak) / error.max(f64::MIN_POSITIVE)).log10())
 }

@@ -4,7 +4,7 @@
 
 use operators::solve::conjugate_gradient;
 use operators::spec::Parameter;
-use operators::{Array, ForwardOperator, Spec};
+use operators::{Array, Device, ForwardOperator, Spec};
 use rayon::prelude::*;
 
 use super::planes::Layout;
@@ -141,8 +141,10 @@ impl TotalVariation {
 impl Sampler for TotalVariation {
     fn sample(&self, problem: &Problem<'_>, _prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         let layout = Layout::new(problem.operator.domain());
-        let items = self.solve(problem, &layout, run)?;
-        layout.pack(items.iter().map(|item| item.x_tilde.as_slice()))
+        // The planes of the method are in host memory, whatever the measurement is on.
+        let y = problem.y.to(&Device::Cpu)?;
+        let items = self.solve(&Problem { y: &y, ..*problem }, &layout, run)?;
+        Ok(layout.pack(items.iter().map(|item| item.x_tilde.as_slice()))?.to(&problem.y.device())?)
     }
 
     fn evaluations(&self) -> (usize, usize) {

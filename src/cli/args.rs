@@ -34,11 +34,14 @@ pub struct Cli {
 /// Everything besides the main job.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say what a file is: format, geometry, slices, intensities.
+    /// Say what a file is (format, geometry, slices, intensities), or what can compute here.
     Info {
         /// NIfTI, PNG, JPEG, TIFF or .npy files.
-        #[arg(required = true)]
+        #[arg(required_unless_present = "devices")]
         files: Vec<PathBuf>,
+        /// Say what can compute here: GPUs, and the libraries they need, with where each was found or looked for.
+        #[arg(long)]
+        devices: bool,
     },
     /// Say what a prior is.
     #[command(subcommand)]
@@ -111,8 +114,8 @@ pub struct Reconstruct {
     /// Class of a class-conditional prior, counted from 0.
     #[arg(long, value_name = "N")]
     pub class: Option<usize>,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    /// Where to compute: auto (the first GPU where there is one and its libraries are found), cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceArg,
     /// Posterior samples per slice: above 1, the output is their mean and `_std` their standard deviation.
     #[arg(long, value_name = "N")]
@@ -248,14 +251,29 @@ pub enum AxisArg {
 }
 
 /// Where to compute.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceArg {
     /// The fastest there is.
     Auto,
     /// The processor.
     Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |digits: &str| digits.parse().map(Self::Cuda).ok();
+        let known = match text {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => text.strip_prefix("cuda:").and_then(number),
+        };
+        known.ok_or_else(|| format!("expected auto, cpu, cuda or cuda:N with N counted from 0, got `{text}`"))
+    }
 }
 
 /// Definition of PSNR and SSIM.
@@ -284,6 +302,21 @@ mod tests {
         assert_eq!(range("7:"), Ok(7..10));
         for wrong in ["5", "5:5", "5:2", "0:11", "a:b", "-1:2"] {
             assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn devices_have_a_number() {
+        for (text, device) in [
+            ("auto", DeviceArg::Auto),
+            ("cpu", DeviceArg::Cpu),
+            ("cuda", DeviceArg::Cuda(0)),
+            ("cuda:3", DeviceArg::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(device));
+        }
+        for wrong in ["gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", ""] {
+            assert!(wrong.parse::<DeviceArg>().is_err(), "{wrong}");
         }
     }
 

@@ -12,11 +12,6 @@ pub struct Usage(pub String);
 #[error("{0}")]
 pub struct BadInput(pub String);
 
-/// A device that is not there, or that this build cannot use.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NoDevice(pub String);
-
 /// 2 usage, 3 input (and output files), 4 model, 5 device, 6 numerical, 130 interrupted, 1 anything else.
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let code = error.chain().find_map(|cause| {
@@ -25,9 +20,6 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
         }
         if cause.is::<BadInput>() {
             return Some(3);
-        }
-        if cause.is::<NoDevice>() {
-            return Some(5);
         }
         if let Some(error) = cause.downcast_ref::<recon::Error>() {
             return Some(of_recon(error));
@@ -56,6 +48,7 @@ fn of_recon(error: &recon::Error) -> u8 {
 fn of_operators(error: &operators::Error) -> u8 {
     match error {
         operators::Error::File { .. } => 3,
+        operators::Error::Device(_) => 5,
         operators::Error::Numerical { .. } => 6,
         _ => 2,
     }

@@ -1,14 +1,18 @@
-//! `recon info FILE...`, `recon prior info DIR|FILE...`
+//! `recon info FILE...`, `recon info --devices`, `recon prior info DIR|FILE...`
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use operators::cuda;
 use recon::io::{Slicing, Source};
 
 use super::prior::Prior;
 
 /// What the header says, how the volume would be cut into slices, and the intensities of the first volume.
-pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
+pub fn run(files: &[PathBuf], devices: bool) -> anyhow::Result<()> {
+    if devices {
+        super::print(&describe_devices())?;
+    }
     for path in files {
         let mut text = String::new();
         let mut source = Source::open(path)?;
@@ -45,6 +49,45 @@ pub fn run(files: &[PathBuf]) -> anyhow::Result<()> {
         super::print(&text)?;
     }
     Ok(())
+}
+
+/// The processor, the GPUs, and every library a GPU needs: version and file, or what is wrong and where it was looked for.
+fn describe_devices() -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "cpu          {} threads", rayon::current_num_threads());
+    let libraries = cuda::inventory();
+    let gpus = match cuda::devices() {
+        Ok(gpus) => gpus,
+        Err(error) => {
+            let _ = writeln!(text, "cuda         none: {error}");
+            Vec::new()
+        }
+    };
+    for gpu in &gpus {
+        let ((major, minor), gib) = (gpu.compute_capability, gpu.memory as f64 / f64::from(1 << 30));
+        let _ =
+            writeln!(text, "cuda:{:<7} {}, {gib:.1} GiB, compute capability {major}.{minor}", gpu.ordinal, gpu.name);
+    }
+    for library in &libraries {
+        let _ = match (&library.found, &library.problem) {
+            (Some(found), None) => {
+                let path = found.path.as_ref().map_or(String::new(), |path| format!("  {}", path.display()));
+                writeln!(text, "  {:<12} {}{path}", library.name, found.version_text())
+            }
+            (_, problem) => {
+                writeln!(text, "  {:<12} not usable: {}", library.name, problem.as_deref().unwrap_or("not found"))
+            }
+        };
+        if library.found.is_none() {
+            for folder in &library.looked_in {
+                let _ = writeln!(text, "  {:<12}   looked in {}", "", folder.display());
+            }
+        }
+    }
+    let usable =
+        !gpus.is_empty() && libraries.iter().all(|library| library.found.is_some() && library.problem.is_none());
+    let _ = writeln!(text, "--device auto takes {}", if usable { "cuda:0" } else { "the cpu" });
+    text
 }
 
 /// What each prior is.

@@ -10,8 +10,9 @@ use recon::io::{Crop, Sink};
 use recon::report::sidecar::{GeometryRecord, HashedFile, OperatorRecord, Sidecar};
 use recon::samplers::{self, SAMPLERS, Sampler};
 
-use super::args::{DeviceArg, Reconstruct};
-use super::exit::{BadInput, NoDevice, Usage};
+use super::args::Reconstruct;
+use super::device;
+use super::exit::{BadInput, Usage};
 use super::journal::Journal;
 use super::outputs::{Outputs, check_distinct};
 use super::prior::Prior;
@@ -30,6 +31,10 @@ pub struct Plan {
     pub spec: Spec,
     /// Samples per slice.
     pub samples: usize,
+    /// Where the sampler computes.
+    pub device: Device,
+    /// Why a GPU that is there is not used.
+    pub idle_gpu: Option<String>,
     /// The prior, where the method uses one.
     pub prior: Option<Prior>,
     /// One per input.
@@ -75,9 +80,6 @@ impl OpenFile {
 impl Plan {
     /// Resolves everything and checks that it fits together.
     pub fn new(args: &Reconstruct) -> anyhow::Result<Self> {
-        if let DeviceArg::Cuda = args.device {
-            return Err(NoDevice("--device cuda: this version computes on the CPU; expected auto or cpu".into()).into());
-        }
         let spec = args.sampler.clone().map_or_else(|| DEFAULT_SAMPLER.parse(), Ok)?;
         let sampler = samplers::build(&spec)?;
         let (denoise, vjp) = sampler.evaluations();
@@ -97,8 +99,9 @@ impl Plan {
             return Err(Usage(format!("--preview {}: expected a name that ends in .png", path.display())).into());
         }
         args.measure.op.resolve("operator", operators::OPERATORS)?;
+        let (device, idle_gpu) = device::open(args.device, uses_prior)?;
         let prior = uses_prior.then(|| Prior::load(&args.prior, args.class)).transpose()?;
-        let mut plan = Self { sampler, spec, samples, prior, files: Vec::new() };
+        let mut plan = Self { sampler, spec, samples, device, idle_gpu, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
         check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;
         for (input, outputs) in args.inputs.iter().zip(outputs) {
@@ -179,6 +182,7 @@ impl Plan {
             "sampler": self.spec.to_string(),
             "tune": args.tune,
             "samples": self.samples,
+            "device": self.device.gpu().map_or("cpu", |gpu| gpu.name()),
             "weights": weights,
         })
         .to_string()
@@ -206,7 +210,7 @@ impl Plan {
             let one = match timed.iter().find(|(known, _)| **known == file.space) {
                 Some((_, one)) => *one,
                 None => {
-                    let one = time_one(self.denoiser(&file.space)?.as_ref())?;
+                    let one = time_one(self.denoiser(&file.space)?.as_ref(), &self.device)?;
                     timed.push((&file.space, one));
                     one
                 }
@@ -234,12 +238,13 @@ impl FilePlan {
 }
 
 /// The faster of two evaluations: the first one pays for the caches.
-fn time_one(denoiser: &dyn Denoiser) -> anyhow::Result<f64> {
-    let x = Array::zeros(&denoiser.space().batched(1), denoiser.space().dtype(), &Device::Cpu);
+fn time_one(denoiser: &dyn Denoiser, device: &Device) -> anyhow::Result<f64> {
+    let x = Array::zeros(&denoiser.space().batched(1), denoiser.space().dtype(), device);
     let mut seconds = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();
-        denoiser.denoise(&x, 1.0)?;
+        // The look at the result waits for it.
+        denoiser.denoise(&x, 1.0)?.all_finite()?;
         seconds = seconds.min(start.elapsed().as_secs_f64());
     }
     Ok(seconds)

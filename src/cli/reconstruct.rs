@@ -32,6 +32,9 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
             super::note(text);
         }
     };
+    if let Some(reason) = &plan.idle_gpu {
+        note(reason);
+    }
     note(&describe(&plan)?);
     if args.dry_run {
         return Ok(());
@@ -87,7 +90,7 @@ fn describe(plan: &Plan) -> anyhow::Result<String> {
     }
     let (denoise, vjp) = plan.sampler.evaluations();
     let (slices, samples) = (plan.slices(), plan.samples);
-    let _ = write!(text, "{slices} slices x {samples} samples with {}", plan.spec);
+    let _ = write!(text, "{slices} slices x {samples} samples with {} on {}", plan.spec, plan.device);
     if plan.finished() > 0 {
         let _ = write!(text, ", {} slices finished before", plan.finished());
     }
@@ -224,7 +227,7 @@ fn sidecar(
     let noise_std = volumes.iter().find_map(|volume| volume.misfit).map_or(0.0, |misfit| misfit.expected);
     Sidecar {
         layout: LAYOUT,
-        software: Software::this(operators::Device::Cpu.to_string(), rayon::current_num_threads()),
+        software: Software::this(plan.device.to_string(), rayon::current_num_threads()),
         run: file.run(),
         arguments: std::env::args().skip(1).collect(),
         simulated: true,

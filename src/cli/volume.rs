@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ndarray::{Array3, Array4, Axis, stack};
-use operators::{Array, Noise, Stream};
+use operators::{Array, Device, Noise, Stream};
 use recon::classical::tune_lambda;
 use recon::io::{Format, Volume};
 use recon::metrics::{Calibration, Convention, Lpips, Scores, calibration};
@@ -141,8 +141,8 @@ fn sample(
         }
         let count = BATCH.min(plan.samples - start);
         let stream = |i| Stream { slice, sample: (start + i) as u32, purpose: Stream::SAMPLER };
-        let mut noise = Noise::new(file.target.seed(), (0..count).map(stream).collect());
-        let y = problem.y.repeat(count)?;
+        let mut noise = Noise::new(file.target.seed(), (0..count).map(stream).collect()).on(&plan.device);
+        let y = problem.y.to(&plan.device)?.repeat(count)?;
         let batch = Problem { y: &y, ..*problem };
         let mut part = bar.part(start, count, plan.samples);
         let mut run = Run { noise: &mut noise, observer: &mut part };
@@ -154,6 +154,7 @@ fn sample(
             }
             None => plan.sampler.sample(&batch, file.denoiser.as_ref(), &mut run)?,
         };
+        let x = x.to(&Device::Cpu)?;
         if !x.is_finite() {
             let message = format!("slice {slice}: {} left the finite numbers", plan.spec);
             return Err(recon::Error::Numerical(message).into());

@@ -126,7 +126,7 @@ pub(super) fn map_items(space: &Space, x: &Array, f: impl Fn(&[f64]) -> Vec<f64>
     let values = degrees_of_freedom(x)?;
     let items: Vec<&[f64]> = values.chunks(space.real_dimensions().max(1)).collect();
     let out: Vec<f32> = items.par_iter().flat_map_iter(|item| f(item).into_iter().map(|v| v as f32)).collect();
-    from_degrees_of_freedom(space, batch, out)
+    Ok(from_degrees_of_freedom(space, batch, out)?.to(&x.device())?)
 }
 
 /// The elements in C order, real and imaginary part side by side, in f64.

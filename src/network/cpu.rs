@@ -24,6 +24,7 @@ use conv::{Finish, Source};
 use image::Image;
 use norm::{Layer, Norm};
 use pool::Pool;
+pub(super) use vector::embedding;
 use stencil::Packed;
 
 use super::{Graph, Id, Op};
@@ -31,7 +32,7 @@ use super::{Graph, Id, Op};
 /// A graph with what was found out about it, its packed weights and its buffers.
 #[derive(Debug)]
 pub(super) struct Program {
-    graph: Graph,
+    graph: Arc<Graph>,
     steps: Vec<Step>,
     pool: Pool,
 }
@@ -87,7 +88,7 @@ enum Saved {
 }
 
 impl Program {
-    pub(super) fn new(graph: Graph) -> Self {
+    pub(super) fn new(graph: Arc<Graph>) -> Self {
         let mut steps: Vec<Step> = graph.nodes().iter().map(|_| Step::default()).collect();
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes().len()];
         for (at, node) in graph.nodes().iter().enumerate() {
@@ -135,10 +136,6 @@ impl Program {
 
     fn upsamples(graph: &Graph, steps: &[Step], node: usize) -> bool {
         steps[node].lazy && matches!(graph.nodes()[node].op, Op::Upsample)
-    }
-
-    pub(super) fn graph(&self) -> &Graph {
-        &self.graph
     }
 
     /// The output for `x` `[batch, channels, height, width]` at noise level `t`.

@@ -99,7 +99,8 @@ impl Sampler for Dps {
                 Form::Norm => {
                     let c = ((1.0 + 4.0 * sigma * sigma) * (1.0 + 4.0 * next * next)).sqrt() / 2.0;
                     x = ddim(&x, &at.x0, sigma, next, 1.0, run.noise)?;
-                    x.add_scaled(self.zeta * c, &g.scale_items(&inverse_norms(&residual)?)?)?;
+                    // Where the residual is zero its norm has no gradient, and there is nothing to correct: the inverse is zero.
+                    x.add_scaled(self.zeta * c, &g.scale_items(&residual.norm_items().inverse()?)?)?;
                 }
                 Form::Likelihood => {
                     let mut x0 = at.x0.clone();
@@ -114,11 +115,4 @@ impl Sampler for Dps {
     fn evaluations(&self) -> (usize, usize) {
         (self.schedule.steps, self.schedule.steps)
     }
-}
-
-/// `1 / ||r_i||` per item, 0 where the residual is: there the norm has no gradient and nothing to correct.
-fn inverse_norms(residual: &Array) -> Result<Array> {
-    let norms = residual.norm_items().to_f32()?;
-    let inverse = norms.iter().map(|&n| if n > 0.0 { 1.0 / n } else { 0.0 }).collect();
-    Ok(Array::from_vec(&[residual.batch()], inverse)?)
 }

@@ -62,6 +62,18 @@ impl Array {
         self.map_storage(|x| x.map(|v| a * v), |x| x.map(|v| v * a), |x| x.scale(a))
     }
 
+    /// One over every element of a real array, zero where the element is not above zero.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a complex array.
+    pub fn inverse(&self) -> Result<Self> {
+        match &self.storage {
+            Real(x) => Ok(Self { storage: Real(x.map(|v| if v > 0.0 { 1.0 / v } else { 0.0 })) }),
+            OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.inverse()?) }),
+            _ => Err(self.dtype_error("Array::inverse", DType::F32)),
+        }
+    }
+
     /// Every element of a real array brought into `low..=high`.
     ///
     /// # Errors
@@ -132,6 +144,13 @@ impl Array {
         })
     }
 
+    /// Every plane of the last two axes times `plane` `[1, height, width]`.
+    pub(crate) fn mul_planes(&self, plane: &Self) -> Result<Self> {
+        let size: usize = plane.shape().iter().product();
+        let planes = [&[self.len() / size.max(1)], &plane.shape()[1..]].concat();
+        self.reshape(&planes)?.mul(plane)?.reshape(self.shape())
+    }
+
     /// The complex conjugate; the array itself where it is real.
     pub fn conj(&self) -> Self {
         self.map_storage(Clone::clone, |x| x.map(|v| v.conj()), Resident::conj)
@@ -177,5 +196,29 @@ impl Array {
             (OnGpu(x), _) => Self { storage: OnGpu(Resident::or_failed(x.cast(dtype), x.gpu(), x.shape(), dtype)) },
             _ => self.clone(),
         }
+    }
+
+    /// `a_i / b_i` of two real arrays in f64, zero where `stopped` is not zero.
+    pub(crate) fn quotient(&self, other: &Self, stopped: &Self) -> Result<Self> {
+        self.check_same(other, "Array::quotient")?;
+        self.check_same(stopped, "Array::quotient")?;
+        if let (OnGpu(a), OnGpu(b), OnGpu(stopped)) = (&self.storage, &other.storage, &stopped.storage) {
+            return Ok(Self { storage: OnGpu(a.quotient(b, stopped)?) });
+        }
+        let divide = |(&a, &b): (&f32, &f32)| (f64::from(a) / f64::from(b)) as f32;
+        let values = self.as_f32()?.iter().zip(other.as_f32()?).map(divide).zip(stopped.as_f32()?);
+        Self::from_vec(self.shape(), values.map(|(v, &stopped)| if stopped == 0.0 { v } else { 0.0 }).collect())
+    }
+
+    /// One where this real array is not zero or `a <= b`, zero elsewhere.
+    pub(crate) fn or_at_most(&self, a: &Self, b: &Self) -> Result<Self> {
+        self.check_same(a, "Array::or_at_most")?;
+        self.check_same(b, "Array::or_at_most")?;
+        if let (OnGpu(marks), OnGpu(a), OnGpu(b)) = (&self.storage, &a.storage, &b.storage) {
+            return Ok(Self { storage: OnGpu(marks.or_at_most(a, b)?) });
+        }
+        let values = self.as_f32()?.iter().zip(a.as_f32()?.iter().zip(b.as_f32()?));
+        let mark = |(&mark, (&a, &b)): (&f32, (&f32, &f32))| f32::from(u8::from(mark != 0.0 || a <= b));
+        Self::from_vec(self.shape(), values.map(mark).collect())
     }
 }

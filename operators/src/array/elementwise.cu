@@ -74,6 +74,11 @@ extern "C" __global__ void clamp(float* out, const float* x, float low, float hi
     out[i] = v < low ? low : v > high ? high : v;
 }
 
+extern "C" __global__ void inverse(float* out, const float* x, count n) {
+    EACH(i, n)
+    out[i] = x[i] > 0.0f ? 1.0f / x[i] : 0.0f;
+}
+
 extern "C" __global__ void repeat(float* out, const float* x, count item, count n) {
     EACH(i, n)
     out[i] = x[i % item];
@@ -125,8 +130,14 @@ extern "C" __global__ void item_sums(double* wide, float* narrow, const double* 
     else narrow[blockIdx.x] = (float)(root ? sqrt(sum) : sum);
 }
 
-// a / b where b > 0 and the item is active, else 0; an item is active while its mark is not zero.
-extern "C" __global__ void quotient(float* out, const float* a, const float* b, const float* active, count n) {
+// a / b where the item is not marked, else 0.
+extern "C" __global__ void quotient(float* out, const float* a, const float* b, const float* stopped, count n) {
     EACH(i, n)
-    out[i] = active[i] != 0.0f && b[i] > 0.0f ? (float)((double)a[i] / (double)b[i]) : 0.0f;
+    out[i] = stopped[i] != 0.0f ? 0.0f : (float)((double)a[i] / (double)b[i]);
+}
+
+// Marks (1) the items that are marked already or have a <= b.
+extern "C" __global__ void or_at_most(float* out, const float* marks, const float* a, const float* b, count n) {
+    EACH(i, n)
+    out[i] = marks[i] != 0.0f || a[i] <= b[i] ? 1.0f : 0.0f;
 }

@@ -68,6 +68,14 @@ impl Resident {
         Ok(out)
     }
 
+    pub(super) fn inverse(&self) -> Result<Self> {
+        let mut out = self.like(self.dtype())?;
+        let (x, n) = (self.values()?, self.floats() as u64);
+        let to = out.values_mut().expect("just made");
+        launch!(self.gpu(), &KERNELS, "inverse", each(self.floats())?, to, x, &n)?;
+        Ok(out)
+    }
+
     pub(super) fn clamp(&self, low: f32, high: f32) -> Result<Self> {
         let mut out = self.like(self.dtype())?;
         let (x, n) = (self.values()?, self.floats() as u64);
@@ -228,12 +236,19 @@ impl Resident {
         Ok((partial, count))
     }
 
-    /// `a_i / b_i` where `b_i > 0` and item `i` is marked active, else zero.
-    pub(super) fn quotient(&self, other: &Self, active: &Self) -> Result<Self> {
+    pub(super) fn quotient(&self, other: &Self, stopped: &Self) -> Result<Self> {
         let mut out = self.like(DType::F32)?;
-        let (a, b, active, n) = (self.values()?, other.values()?, active.values()?, self.floats() as u64);
+        let (a, b, stopped, n) = (self.values()?, other.values()?, stopped.values()?, self.floats() as u64);
         let to = out.values_mut().expect("just made");
-        launch!(self.gpu(), &KERNELS, "quotient", each(self.floats())?, to, a, b, active, &n)?;
+        launch!(self.gpu(), &KERNELS, "quotient", each(self.floats())?, to, a, b, stopped, &n)?;
+        Ok(out)
+    }
+
+    pub(super) fn or_at_most(&self, a: &Self, b: &Self) -> Result<Self> {
+        let mut out = self.like(DType::F32)?;
+        let (marks, a, b, n) = (self.values()?, a.values()?, b.values()?, self.floats() as u64);
+        let to = out.values_mut().expect("just made");
+        launch!(self.gpu(), &KERNELS, "or_at_most", each(self.floats())?, to, marks, a, b, &n)?;
         Ok(out)
     }
 }

@@ -63,10 +63,18 @@ impl Array {
 
     /// Whether every element is a finite number; false where a GPU failed.
     pub fn is_finite(&self) -> bool {
+        self.all_finite().unwrap_or(false)
+    }
+
+    /// As [`Array::is_finite`], telling a failure from a number that is not finite.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] where a GPU failed, now or when the array was to be made.
+    pub fn all_finite(&self) -> Result<bool> {
         match &self.storage {
-            Real(x) => x.as_slice().iter().all(|v| v.is_finite()),
-            Complex(x) => x.as_slice().iter().all(|v| v.re.is_finite() && v.im.is_finite()),
-            OnGpu(x) => x.is_finite().unwrap_or(false),
+            Real(x) => Ok(x.as_slice().iter().all(|v| v.is_finite())),
+            Complex(x) => Ok(x.as_slice().iter().all(|v| v.re.is_finite() && v.im.is_finite())),
+            OnGpu(x) => x.is_finite(),
         }
     }
 }

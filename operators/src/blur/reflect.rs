@@ -1,16 +1,19 @@
 //! Convolution of the mirrored image, for kernels that are no outer product.
 
 use std::ops::AddAssign;
+use std::sync::OnceLock;
 
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array2, ArrayD, Axis};
 use num_complex::Complex32;
 use rayon::prelude::*;
 
 use super::circular::transfer;
 use super::mirrored;
+use crate::cuda::kept::Constant;
+use crate::cuda::maps::Indices;
 use crate::fourier::Fourier;
-use crate::solve::preconditioned_pseudo_inverse;
-use crate::{Array, DType, Fact, ForwardOperator, Result, Space};
+use crate::solve::{power_iteration, preconditioned_pseudo_inverse};
+use crate::{Array, DType, Device, Fact, ForwardOperator, Result, Space};
 
 /// `A = C K E`: `E` continues an image of `H x W` to the `2H x 2W` tile that repeats when it is mirrored at every edge, `K` is
 /// the circular convolution on that tile, `C` cuts the image out again. Exact for kernels of any size.
@@ -21,9 +24,16 @@ pub(super) struct ReflectBlur {
     images: Space,
     tiles: Space,
     fourier: Fourier,
-    transfer: Array,
+    transfer: Constant,
+    /// The transfer of `K^H`.
+    turned: Constant,
     /// `|D|^2`, averaged over the four reflections of the frequencies.
     power: Array2<f64>,
+    norm: OnceLock<f64>,
+    mirror: PlaneMap,
+    cut: PlaneMap,
+    surround: PlaneMap,
+    fold: PlaneMap,
     facts: Vec<Fact>,
 }
 
@@ -37,22 +47,37 @@ impl ReflectBlur {
             0.5 * (exact[[u, v]].norm_sqr() + exact[[(2 * h - u) % (2 * h), v]].norm_sqr())
         });
         let tile = [channels, 2 * h, 2 * w];
-        let plane = exact.mapv(|d| Complex32::new(d.re as f32, d.im as f32));
-        let plane = plane.broadcast([1, tile[0], tile[1], tile[2]]).expect("one plane for every channel").to_owned();
+        let plane = Array::from(exact.mapv(|d| Complex32::new(d.re as f32, d.im as f32)).insert_axis(Axis(0)));
         let tiles = if images.dtype() == DType::F32 { Space::real(&tile) } else { Space::complex(&tile) };
+        // An element of the tile, and the element of the image that is mirrored to it.
+        let on_tile = |at: usize| (at / (2 * w), at % (2 * w));
+        let source = |(i, j): (usize, usize)| mirrored(i as i64, h) * w + mirrored(j as i64, w);
+        let inside = |(i, j): (usize, usize)| (i < h && j < w).then_some(i * w + j);
+        // The four elements of the tile that an element of the image is mirrored to.
+        let images_of = |at: usize| {
+            let (i, j) = (at / w, at % w);
+            [i, 2 * h - 1 - i].into_iter().flat_map(move |i| [j, 2 * w - 1 - j].map(|j| Some(i * 2 * w + j)))
+        };
+        let (image, tile) = (0..h * w, 0..4 * h * w);
         Self {
             images: images.clone(),
             tiles,
             fourier: Fourier::plain(2 * h, 2 * w),
+            turned: plane.conj().into(),
             transfer: plane.into(),
             power,
+            norm: OnceLock::new(),
+            mirror: PlaneMap::new(mirror, mirror, 1, tile.clone().map(|at| Some(source(on_tile(at))))),
+            cut: PlaneMap::new(cut, cut, 1, image.clone().map(|at| Some(at / w * 2 * w + at % w))),
+            surround: PlaneMap::new(surround, surround, 1, tile.map(|at| inside(on_tile(at)))),
+            fold: PlaneMap::new(fold, fold, 4, image.flat_map(images_of)),
             facts,
         }
     }
 
     /// `K` or `K^H` on tiles.
     fn convolve(&self, tiles: &Array, transfer: &Array) -> Result<Array> {
-        let coefficients = self.fourier.forward(tiles)?.mul(transfer)?;
+        let coefficients = self.fourier.forward(tiles)?.mul_planes(transfer)?;
         if tiles.dtype() == DType::F32 {
             self.fourier.inverse_real(&coefficients)
         } else {
@@ -60,25 +85,31 @@ impl ReflectBlur {
         }
     }
 
-    /// An approximation of `(A^H A + lambda)^-1` by its diagonal in cosines (the discrete cosine transform, on mirrored tiles):
-    /// away from the edges a cosine is two waves, and the blur takes from each what it takes on the whole plane.
-    fn precondition(&self, s: &Array, lambda: f64) -> Result<Array> {
+    /// The gains of `precondition`.
+    fn gains(&self, lambda: f64) -> Array {
         let gains = self.power.mapv(|power| Complex32::new((1.0 / (power + lambda)) as f32, 0.0));
-        let shape: Vec<_> = std::iter::once(1).chain(self.tiles.shape().iter().copied()).collect();
-        let gains = gains.broadcast(shape).expect("one plane for every channel").to_owned();
-        let tiles = self.planes(s, &self.images, &self.tiles, mirror, mirror)?;
-        self.planes(&self.convolve(&tiles, &gains.into())?, &self.tiles, &self.images, cut, cut)
+        gains.insert_axis(Axis(0)).into()
     }
 
-    /// `to` planes made of `from` planes, by one of the four maps below.
-    fn planes(&self, a: &Array, from: &Space, to: &Space, real: Map<f32>, complex: Map<Complex32>) -> Result<Array> {
+    /// An approximation of `(A^H A + lambda)^-1` by its diagonal in cosines (the discrete cosine transform, on mirrored tiles):
+    /// away from the edges a cosine is two waves, and the blur takes from each what it takes on the whole plane.
+    fn precondition(&self, s: &Array, gains: &Array) -> Result<Array> {
+        let tiles = self.planes(s, &self.images, &self.tiles, &self.mirror)?;
+        self.planes(&self.convolve(&tiles, gains)?, &self.tiles, &self.images, &self.cut)
+    }
+
+    /// `to` planes made of `from` planes.
+    fn planes(&self, a: &Array, from: &Space, to: &Space, map: &PlaneMap) -> Result<Array> {
         let batch = from.check(a, "blur with reflected edges")?;
         let size = [self.images.shape()[1], self.images.shape()[2]];
         let shape = to.batched(batch);
-        if a.dtype() == DType::F32 {
-            return Array::from_vec(&shape, each(a.as_f32()?, from, to, |from, to| real(from, to, size)));
+        if a.device() != Device::Cpu {
+            return map.index.gather(a, from.shape()[1] * from.shape()[2], map.terms, 1.0, &shape);
         }
-        let values = each(a.as_complex()?, from, to, |from, to| complex(from, to, size));
+        if a.dtype() == DType::F32 {
+            return Array::from_vec(&shape, each(a.as_f32()?, from, to, |from, to| (map.real)(from, to, size)));
+        }
+        let values = each(a.as_complex()?, from, to, |from, to| (map.complex)(from, to, size));
         Ok(ArrayD::from_shape_vec(shape, values).expect("one element per place").into())
     }
 }
@@ -91,19 +122,45 @@ impl ForwardOperator for ReflectBlur {
         &self.images
     }
     fn apply(&self, x: &Array) -> Result<Array> {
-        let tiles = self.planes(x, &self.images, &self.tiles, mirror, mirror)?;
-        self.planes(&self.convolve(&tiles, &self.transfer)?, &self.tiles, &self.images, cut, cut)
+        let tiles = self.planes(x, &self.images, &self.tiles, &self.mirror)?;
+        let tiles = self.convolve(&tiles, &self.transfer.on(&x.device())?)?;
+        self.planes(&tiles, &self.tiles, &self.images, &self.cut)
     }
     fn adjoint(&self, y: &Array) -> Result<Array> {
-        let tiles = self.planes(y, &self.images, &self.tiles, surround, surround)?;
-        self.planes(&self.convolve(&tiles, &self.transfer.conj())?, &self.tiles, &self.images, fold, fold)
+        let tiles = self.planes(y, &self.images, &self.tiles, &self.surround)?;
+        let tiles = self.convolve(&tiles, &self.turned.on(&y.device())?)?;
+        self.planes(&tiles, &self.tiles, &self.images, &self.fold)
+    }
+    fn norm(&self) -> Result<f64> {
+        if let Some(norm) = self.norm.get() {
+            return Ok(*norm);
+        }
+        let norm = power_iteration(self)?;
+        Ok(*self.norm.get_or_init(|| norm))
     }
     fn pseudo_inverse(&self, y: &Array) -> Result<Array> {
         let damping = (self.rcond() * self.norm()?).powi(2);
-        preconditioned_pseudo_inverse(self, y, |s| self.precondition(s, damping))
+        let gains = self.gains(damping).to(&y.device())?;
+        preconditioned_pseudo_inverse(self, y, |s| self.precondition(s, &gains))
     }
     fn facts(&self) -> Vec<Fact> {
         self.facts.clone()
+    }
+}
+
+/// One of the four maps below: as a loop over rows, and as a list of indices for a GPU.
+#[derive(Debug)]
+struct PlaneMap {
+    real: Map<f32>,
+    complex: Map<Complex32>,
+    terms: usize,
+    index: Indices,
+}
+
+impl PlaneMap {
+    /// `index` lists, for every element of the result, the `terms` elements that are added up.
+    fn new(real: Map<f32>, complex: Map<Complex32>, terms: usize, index: impl Iterator<Item = Option<usize>>) -> Self {
+        Self { real, complex, terms, index: Indices::new(index) }
     }
 }
 

@@ -64,19 +64,9 @@ fn file_name(name: &str, key: &[u8; 32]) -> String {
 
 /// The code behind its digest: a file that was cut short or changed is compiled anew.
 fn read(file: &Path) -> Option<Vec<u8>> {
-    let mut bytes = std::fs::read(file).ok()?;
-    let code = bytes.split_off_checked(32)?;
-    (Sha256::digest(&code)[..] == bytes[..]).then_some(code)
-}
-
-trait SplitOffChecked: Sized {
-    fn split_off_checked(&mut self, at: usize) -> Option<Self>;
-}
-
-impl SplitOffChecked for Vec<u8> {
-    fn split_off_checked(&mut self, at: usize) -> Option<Self> {
-        (self.len() >= at).then(|| self.split_off(at))
-    }
+    let bytes = std::fs::read(file).ok()?;
+    let (digest, code) = bytes.split_at_checked(32)?;
+    (Sha256::digest(code)[..] == *digest).then(|| code.to_vec())
 }
 
 /// Whole or not at all, also where several processes start at once.
@@ -128,4 +118,37 @@ fn machine_code(name: &str, source: &str, architecture: &str, options: &[String]
 fn c_text(bytes: &[std::ffi::c_char]) -> String {
     let bytes: Vec<u8> = bytes.iter().map(|&b| b as u8).collect();
     CStr::from_bytes_until_nul(&bytes).map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_tells_parts_from_one_another() {
+        let options = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let keys = [
+            key("sm_90a", (13, 0), "ab", &[]),
+            key("sm_90a", (13, 0), "a", &options(&["b"])),
+            key("sm_90a", (13, 0), "a", &options(&["b", ""])),
+            key("sm_90", (13, 0), "ab", &[]),
+            key("sm_90a", (13, 1), "ab", &[]),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[..i].contains(key));
+        }
+    }
+
+    #[test]
+    fn damaged_code_is_not_used() {
+        let file = std::env::temp_dir().join(format!("recon-kernels-{}", std::process::id())).join("a.cubin");
+        write(&file, b"machine code").unwrap();
+        assert_eq!(read(&file).unwrap(), b"machine code");
+        let bytes = std::fs::read(&file).unwrap();
+        for damaged in [&bytes[..bytes.len() - 1], &bytes[..7], b"", &[&bytes[..], b"x"].concat()] {
+            std::fs::write(&file, damaged).unwrap();
+            assert_eq!(read(&file), None);
+        }
+        std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+    }
 }

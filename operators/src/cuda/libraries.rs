@@ -152,7 +152,7 @@ const LIBRARIES: [Wanted; 4] = [NVRTC, CUBLAS, CUFFT, CUDNN];
 /// Loads what can be loaded and says what came of it.
 pub(super) fn inventory() -> Vec<Library> {
     let driver = DRIVER.load(usize::MAX);
-    let newest = driver.found.as_ref().map_or(usize::MAX, |found| found.version[0]);
+    let newest = driver.found.as_ref().and_then(|found| found.version.first().copied()).unwrap_or(usize::MAX);
     std::iter::once(driver).chain(LIBRARIES.iter().map(|wanted| wanted.load(newest))).collect()
 }
 

@@ -97,3 +97,33 @@ fn existing(folders: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
     }
     seen.into_iter().map(|(_, folder)| folder).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wheels_of_the_newest_cuda_that_the_driver_runs_come_first() {
+        let root = std::env::temp_dir().join(format!("recon-wheels-{}", std::process::id()));
+        for file in [
+            "cu13/lib/libcufft.so.12",
+            "cu13/lib/libnvrtc.so.13",
+            "cu13/lib/libnvrtc-builtins.so.13.0",
+            "cublas/lib/libcublas.so.12",
+            "cublas/lib/libcublas.so.9",
+            "cublas/lib/libcublasLt.so.12",
+        ] {
+            let file = root.join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        }
+        let (new, old) = (root.join("cu13/lib"), root.join("cublas/lib"));
+        assert_eq!(wheels(&root, 13)[..2], [new.clone(), old.clone()]);
+        assert_eq!(wheels(&root, 12), std::slice::from_ref(&old));
+        assert_eq!(newest_file(&old, "libcublas.so"), Some(old.join("libcublas.so.12")));
+        assert_eq!(newest_file(&new, "libnvrtc.so"), Some(new.join("libnvrtc.so.13")));
+        assert_eq!(newest_file(&new, "libnvrtc-builtins.so"), Some(new.join("libnvrtc-builtins.so.13.0")));
+        assert_eq!(newest_file(&new, "libcudnn.so"), None);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -21,7 +21,7 @@ pub(super) fn compute(graph: &Graph, t: f64) -> Vec<Vec<f32>> {
 }
 
 /// The angle is rounded to f32, as in the networks' training code: at `t` near 1000 that is visible in the fifth digit.
-fn embedding(frequencies: &[f32], cosine_first: bool, t: f64) -> Vec<f32> {
+pub(in crate::network) fn embedding(frequencies: &[f32], cosine_first: bool, t: f64) -> Vec<f32> {
     let angles = frequencies.iter().map(|f| f64::from(t as f32 * f));
     let (sines, cosines): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
     if cosine_first { [cosines, sines].concat() } else { [sines, cosines].concat() }

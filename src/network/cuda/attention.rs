@@ -137,15 +137,12 @@ impl Attention {
     }
 
     fn strict(gpu: &Gpu, sizes: [usize; 4], element: Element) -> Result<Self> {
-        /// `TILE` of the source.
-        const ROWS: usize = 32;
         let [_, _, _, depth] = sizes;
         let module = gpu.compile("attention-strict", STRICT, &["-DELEMENT=32".into(), format!("-DDEPTH={depth}")])?;
         let function = |name| module.load_function(name).map_err(|e| driver_error(name, e));
-        // Two tiles of 36 padded channels, a tile of weights with a padded row, a tile of one slice: `FLOATS` of the source.
-        let bytes = 4 * (2 * ROWS * 36 + ROWS * (ROWS + 1) + ROWS * tiling::slice(depth));
+        let (rows, bytes) = (tiling::STRICT_ROWS, tiling::strict_bytes(depth));
         let kernel = |name, blocks| -> Result<Kernel> {
-            Ok(Kernel { function: function(name)?, launch: grid(sizes, ROWS, blocks, 4 * ROWS, bytes)? })
+            Ok(Kernel { function: function(name)?, launch: grid(sizes, rows, blocks, 4 * rows, bytes)? })
         };
         let (forward, backward) = (kernel("attention_forward", 1)?, kernel("attention_backward", 2)?);
         Self::new(sizes, element, forward, function("attention_statistics")?, backward)
@@ -165,7 +162,7 @@ impl Attention {
     /// `[batch][heads][pixels]` in f32, the natural logarithm of the sum of the exponentials of the logits of each query.
     ///
     /// Addresses on the device, multiples of 16, that stay valid and of these sizes until the work is done. The launch can be
-    /// captured into a CUDA graph.
+    /// captured into a CUDA graph after it ran once outside of a capture: the first run loads the kernel.
     ///
     /// # Errors
     /// [`operators::Error::Device`] if the kernel cannot be started.
@@ -182,7 +179,7 @@ impl Attention {
     /// `out` and `lse` are what [`Attention::forward`] wrote. Every number of `d_qkv` is written, and the same bits every time.
     ///
     /// Addresses as there; `workspace` has [`Attention::workspace`] bytes whose contents do not matter. Two launches that can be
-    /// captured.
+    /// captured, as there.
     ///
     /// # Errors
     /// [`operators::Error::Device`] if a kernel cannot be started.

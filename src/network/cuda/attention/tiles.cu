@@ -25,7 +25,7 @@ constexpr int SLICE_PITCH = SLICE + VECTOR;
 template <int TALL, int WIDE>
 __device__ __forceinline__ void copy_tile(Element* tile, const Element* from, long long stride, int first, int pixels, int column) {
     constexpr int PER_ROW = WIDE / VECTOR, ALL = TALL * PER_ROW;
-#pragma unroll 8
+#pragma unroll(PADDED <= 64 ? 8 : 4)
     for (int begin = 0; begin < ALL; begin += THREADS) {
         const int at = begin + threadIdx.x;
         if (begin + THREADS > ALL && at >= ALL) break;
@@ -41,7 +41,7 @@ template <int TALL, int WIDE>
 __device__ __forceinline__ void round_tile(Element* tile) {
 #if ELEMENT == 32
     constexpr int PER_ROW = WIDE / VECTOR, ALL = TALL * PER_ROW;
-#pragma unroll 8
+#pragma unroll(PADDED <= 64 ? 8 : 4)
     for (int begin = 0; begin < ALL; begin += THREADS) {
         const int at = begin + threadIdx.x;
         if (begin + THREADS > ALL && at >= ALL) break;

@@ -26,6 +26,14 @@ pub(super) fn slice(depth: usize) -> usize {
     (1..=8).rev().map(|n| 16 * n).find(|&width| padded.is_multiple_of(width)).unwrap_or(16)
 }
 
+/// Rows that a block of the strict kernels owns: `TILE` of their source.
+pub(super) const STRICT_ROWS: usize = 32;
+
+/// Bytes of shared memory of those: two tiles of 32 channels and a tile of weights with padded rows, and a tile of one slice.
+pub(super) fn strict_bytes(depth: usize) -> usize {
+    4 * STRICT_ROWS * (2 * 36 + 33 + slice(depth))
+}
+
 impl Tiling {
     const fn new(warps: usize, row_tiles: usize, columns: usize, stages: usize) -> Self {
         Self { warps, row_tiles, columns, stages }

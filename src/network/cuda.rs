@@ -1,0 +1,323 @@
+//! A graph on an NVIDIA GPU: forward, and the transposed Jacobian with respect to the image.
+//!
+//! NHWC images in bfloat16, or in float with products of TF32 or of full precision. For each (batch, size) everything is written
+//! down once (`forward`, `reverse`), every buffer gets its place in one block of memory (`memory`), every convolution the shape that
+//! was measured fastest (`tune`), and the whole becomes one captured CUDA graph. Only the gradient of the image is ever computed.
+
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::{CudaSlice, DevicePtr};
+use operators::Array;
+use operators::cuda::{Gpu, driver_error};
+
+use super::{Graph, Op};
+use crate::{Error, Result};
+
+mod attention;
+mod conv;
+mod forward;
+mod launch;
+mod memory;
+mod plan;
+mod record;
+mod resample;
+mod reverse;
+mod sources;
+mod tile;
+mod tune;
+mod vectors;
+
+use attention::{Attention, Element};
+use conv::Weights;
+use plan::Plan;
+use sources::Functions;
+use tune::Choices;
+use vectors::Vectors;
+
+/// The numbers a network computes with on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// bfloat16 images and weights, float sums.
+    #[default]
+    Bf16,
+    /// Float images; the tensor cores read 10 bits of the mantissa.
+    Tf32,
+    /// Float throughout, without tensor cores: slow, for comparison.
+    F32,
+}
+
+impl Precision {
+    fn bits(self) -> usize {
+        if self == Self::Bf16 { 16 } else { 32 }
+    }
+
+    fn bytes(self) -> usize {
+        self.bits() / 8
+    }
+
+    /// Channels in 128 bytes.
+    fn block(self) -> usize {
+        128 / self.bytes()
+    }
+
+    /// The bytes of a weight.
+    fn write(self, value: f32, to: &mut [u8]) {
+        match self {
+            Self::Bf16 => to.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
+            // To the nearest of the numbers that the tensor cores see; they would cut the rest off.
+            Self::Tf32 => to.copy_from_slice(&(value.to_bits().wrapping_add(0x1000) & !0x1fff).to_le_bytes()),
+            Self::F32 => to.copy_from_slice(&value.to_le_bytes()),
+        }
+    }
+}
+
+/// Shares of convolution layers: the layer and the channels of its input.
+type Parts = Vec<(usize, (usize, usize))>;
+
+/// The parameters of a norm on the device.
+#[derive(Clone, Copy)]
+struct NormLayer {
+    eps: f32,
+    weight: u64,
+    bias: u64,
+}
+
+/// A graph with its weights on a device, and the plans made for it so far.
+pub(super) struct Program {
+    gpu: Arc<Gpu>,
+    graph: Arc<Graph>,
+    precision: Precision,
+    functions: Functions,
+    readers: Vec<Vec<usize>>,
+    wants_sums: Vec<bool>,
+    choices: Choices,
+    stores: Mutex<Stores>,
+    vectors: Vectors,
+    norms: HashMap<usize, NormLayer>,
+    plans: Mutex<HashMap<PlanKey, Plan>>,
+    _parameters: Vec<CudaSlice<f32>>,
+}
+
+type PlanKey = (usize, usize, usize, bool);
+
+/// What is made on the device when a plan first asks for it.
+#[derive(Default)]
+struct Stores {
+    weights: HashMap<(Parts, bool), Arc<Weights>>,
+    biases: HashMap<Vec<usize>, CudaSlice<f32>>,
+    attentions: HashMap<[usize; 4], Arc<Attention>>,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("gpu", &self.gpu).field("precision", &self.precision).finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    pub(super) fn new(gpu: &Arc<Gpu>, graph: Arc<Graph>, precision: Precision) -> Result<Self> {
+        let nodes = graph.nodes();
+        for node in nodes {
+            let whole = matches!(node.op, Op::GroupNorm { .. } | Op::Attention { .. } | Op::Concat);
+            let odd = node.inputs.iter().map(|id| nodes[id.0].channels).find(|channels| !channels.is_multiple_of(8));
+            if let Some(channels) = odd.filter(|_| whole) {
+                let reason = format!("a norm, an attention or a join of {channels} channels; on a GPU their number is a multiple of 8");
+                return Err(Error::Mismatch(format!("layer graph: {reason}")));
+            }
+        }
+        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+        for (at, node) in nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|input| readers[input.0].push(at));
+        }
+        let mut wants_sums = vec![false; nodes.len()];
+        for at in (0..nodes.len()).rev() {
+            wants_sums[at] = readers[at].iter().any(|&reader| match nodes[reader].op {
+                Op::GroupNorm { .. } => true,
+                Op::Concat => wants_sums[reader],
+                _ => false,
+            });
+        }
+        let functions = Functions::new(gpu, precision)?;
+        let vectors = Vectors::new(gpu, &graph, &functions)?;
+        let (mut norms, mut parameters) = (HashMap::new(), Vec::new());
+        let mut keep = |values: &[f32]| -> Result<u64> {
+            let values = gpu.stream().clone_htod(values).map_err(|e| driver_error("copying weights to the GPU", e))?;
+            let at = address(gpu, &values);
+            parameters.push(values);
+            Ok(at)
+        };
+        for (at, node) in nodes.iter().enumerate() {
+            if let Op::GroupNorm { eps, weight, bias, .. } = &node.op {
+                norms.insert(at, NormLayer { eps: *eps, weight: keep(weight)?, bias: keep(bias)? });
+            }
+        }
+        Ok(Self {
+            gpu: gpu.clone(),
+            choices: Choices::open(gpu),
+            graph: graph.clone(),
+            precision,
+            functions,
+            readers,
+            wants_sums,
+            stores: Mutex::default(),
+            vectors,
+            norms,
+            plans: Mutex::default(),
+            _parameters: parameters,
+        })
+    }
+
+    pub(super) fn is_on(&self, gpu: &Arc<Gpu>, precision: Precision) -> bool {
+        Arc::ptr_eq(&self.gpu, gpu) && self.precision == precision
+    }
+
+    /// The output for `x` `[batch, channels, H, W]` on the device at noise level `t`.
+    pub(super) fn forward(&self, x: &Array, t: f64) -> Result<Array> {
+        let mut plans = lock(&self.plans);
+        // A plan with a tape does the same and is there already where both are asked for.
+        let plan = self.plan(&mut plans, x, false)?;
+        plan.forward(self, x, t)
+    }
+
+    /// The same, kept for [`Program::pull_back`].
+    pub(super) fn linearize(&self, x: &Array, t: f64) -> Result<(Array, Tape)> {
+        let mut plans = lock(&self.plans);
+        let plan = self.plan(&mut plans, x, true)?;
+        let y = plan.forward(self, x, t)?;
+        Ok((y, Tape { x: x.clone(), t, stamp: plan.stamp() }))
+    }
+
+    /// `(d output / d x)^T v` where `tape` was recorded; if another evaluation took its place since, that one is repeated first.
+    pub(super) fn pull_back(&self, tape: &Tape, v: &Array) -> Result<Array> {
+        let mut plans = lock(&self.plans);
+        let plan = self.plan(&mut plans, &tape.x, true)?;
+        if plan.stamp() != tape.stamp {
+            plan.forward(self, &tape.x, tape.t)?;
+        }
+        plan.pull_back(self, tape.x.shape(), v)
+    }
+
+    /// Milliseconds of every kernel of an evaluation of `x` and of its pull-back, each run many times by itself.
+    pub(super) fn profile(&self, x: &Array) -> Result<Vec<(String, f32)>> {
+        let mut plans = lock(&self.plans);
+        self.plan(&mut plans, x, true)?.profile(&self.gpu)
+    }
+
+    fn plan<'p>(&self, plans: &'p mut MutexGuard<'_, HashMap<PlanKey, Plan>>, x: &Array, tape: bool) -> Result<&'p mut Plan> {
+        let [batch, _, height, width] = *x.shape() else { unreachable!("checked by the network") };
+        let key = (batch, height, width, tape);
+        if !plans.contains_key(&key) {
+            plans.insert(key, Plan::new(self, batch, (height, width), tape)?);
+        }
+        Ok(plans.get_mut(&key).expect("just made"))
+    }
+
+    fn vectors(&self) -> &Vectors {
+        &self.vectors
+    }
+
+    fn norm_layer(&self, at: usize) -> NormLayer {
+        self.norms[&at]
+    }
+
+    /// The size of the filters of a layer.
+    fn kernel(&self, layer: usize) -> usize {
+        match &self.graph.nodes()[layer].op {
+            Op::Conv(conv) => conv.kernel,
+            _ => unreachable!("a convolution"),
+        }
+    }
+
+    /// The one layer that a convolution's result is added up in, if that is all it is for.
+    fn fuses_into(&self, at: usize) -> Option<usize> {
+        match self.readers[at][..] {
+            [reader] if matches!(self.graph.nodes()[reader].op, Op::Add { .. } | Op::AddVector) => Some(reader),
+            _ => None,
+        }
+    }
+
+    /// Whether a layer is the 1x1 convolution of a skip connection that a 3x3 convolution sums up together with its own input.
+    fn joins_later(&self, at: usize) -> bool {
+        let nodes = self.graph.nodes();
+        let (Op::Conv(conv), Some(reader)) = (&nodes[at].op, self.fuses_into(at)) else { return false };
+        let Op::Add { .. } = nodes[reader].op else { return false };
+        let [first, second] = nodes[reader].inputs[..] else { return false };
+        if (conv.kernel, conv.stride) != (1, 1) || first.0 != at || second.0 < at {
+            return false;
+        }
+        let main = &nodes[second.0];
+        let single = |node: usize| !matches!(nodes[node].op, Op::Concat);
+        matches!(&main.op, Op::Conv(main) if (main.kernel, main.stride) == (3, 1))
+            && self.readers[second.0].len() == 1
+            && single(main.inputs[0].0)
+            && !matches!(nodes[nodes[at].inputs[0].0].op, Op::GroupNorm { .. })
+    }
+
+    fn weights(&self, parts: &Parts, transposed: bool) -> Result<Arc<Weights>> {
+        let mut stores = lock(&self.stores);
+        let key = (parts.clone(), transposed);
+        if let Some(found) = stores.weights.get(&key) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(forward::upload(self, parts, transposed)?);
+        stores.weights.insert(key, made.clone());
+        Ok(made)
+    }
+
+    /// The sum of the biases of the layers, filled up with zeros to a multiple of eight.
+    fn bias(&self, layers: &[usize]) -> Result<u64> {
+        let mut stores = lock(&self.stores);
+        if let Some(found) = stores.biases.get(layers) {
+            return Ok(address(&self.gpu, found));
+        }
+        let mut sum: Vec<f32> = Vec::new();
+        for &layer in layers {
+            let Op::Conv(conv) = &self.graph.nodes()[layer].op else { unreachable!("a convolution") };
+            sum.resize(conv.bias.len().next_multiple_of(8), 0.0);
+            sum.iter_mut().zip(conv.bias.iter()).for_each(|(sum, bias)| *sum += bias);
+        }
+        let made = self.gpu.stream().clone_htod(&sum).map_err(|e| driver_error("copying weights to the GPU", e))?;
+        let at = address(&self.gpu, &made);
+        stores.biases.insert(layers.to_vec(), made);
+        Ok(at)
+    }
+
+    fn element(&self) -> Element {
+        match self.precision {
+            Precision::Bf16 => Element::Bf16,
+            Precision::Tf32 => Element::Tf32,
+            Precision::F32 => Element::F32,
+        }
+    }
+
+    fn attention(&self, batch: usize, pixels: usize, heads: usize, depth: usize) -> Result<Arc<Attention>> {
+        let mut stores = lock(&self.stores);
+        let key = [batch, pixels, heads, depth];
+        if let Some(found) = stores.attentions.get(&key) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(Attention::compile(&self.gpu, batch, pixels, heads, depth, self.element())?);
+        stores.attentions.insert(key, made.clone());
+        Ok(made)
+    }
+}
+
+/// Which evaluation a pull-back belongs to.
+#[derive(Debug)]
+pub(super) struct Tape {
+    x: Array,
+    t: f64,
+    stamp: u64,
+}
+
+/// Where device memory begins. Everything runs on one stream, so an address needs no event to go with it.
+fn address<T>(gpu: &Gpu, values: &CudaSlice<T>) -> u64 {
+    values.device_ptr(gpu.stream()).0
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

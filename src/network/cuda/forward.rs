@@ -1,0 +1,555 @@
+//! From the layers to recorded work: layers are fused where they meet. A convolution adds its bias, the time embedding, the
+//! residual and the 1x1 convolution of a skip connection before it stores, and hands the next norm its sums over pixels; a norm is
+//! applied with its SiLU and resampling in one pass; a join is two addresses.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::attention::Attention;
+use super::conv::{Filters, Finish, Joined, Request, Segment, Sums, Weights};
+use super::launch::Launch;
+use super::memory::Room;
+use super::record::{Recording, Task};
+use super::resample::{Resample, Resampling as Map};
+use super::{Parts, Program};
+use crate::network::{Conv, Id, Op};
+use crate::{Error, Result};
+
+/// An image of the batch in NHWC.
+#[derive(Clone)]
+pub(super) struct Tensor {
+    pub(super) room: Room,
+    pub(super) channels: usize,
+    pub(super) size: (usize, usize),
+    pub(super) sums: Option<Sums>,
+}
+
+impl Tensor {
+    /// Channels as they are stored.
+    pub(super) fn pitch(&self) -> usize {
+        self.channels.next_multiple_of(8)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resampling {
+    Same = 0,
+    Up = 1,
+    Down = 2,
+}
+
+/// A norm whose statistics are known.
+pub(super) struct Norm {
+    pub(super) coefficients: Room,
+    pub(super) moments: Room,
+    pub(super) groups: usize,
+    pub(super) silu: bool,
+}
+
+/// The value of a layer, some of it still to be computed.
+#[derive(Clone)]
+struct Value {
+    parts: Vec<Tensor>,
+    norm: Option<Rc<Norm>>,
+    resampling: Resampling,
+    /// Only one layer reads it.
+    sole: bool,
+}
+
+/// What the transpose needs to know of a piece of the forward pass.
+pub(super) enum Step {
+    Conv {
+        /// Image, layer, and the channels of the layer's input that the image is.
+        segments: Vec<(Tensor, usize, (usize, usize))>,
+        stride: usize,
+        padding: usize,
+        residual: Option<(Tensor, bool)>,
+        scale: f32,
+        out: Tensor,
+    },
+    Apply { from: Vec<Tensor>, norm: Option<Rc<Norm>>, resampling: Resampling, out: Tensor, sole: bool },
+    Attention { attention: Arc<Attention>, qkv: Tensor, out: Tensor, lse: Room },
+    Smooth { from: Tensor, map: Map, out: Tensor },
+    Add { a: Tensor, b: Option<Tensor>, scale: f32, out: Tensor },
+}
+
+/// A forward pass being written down.
+pub(super) struct Builder<'a> {
+    pub(super) program: &'a Program,
+    pub(super) record: Recording,
+    pub(super) images: usize,
+    pub(super) steps: Vec<Step>,
+    pub(super) input: Tensor,
+    values: Vec<Option<Value>>,
+    done: Vec<bool>,
+    tape: bool,
+}
+
+/// Pixels a thread of an elementwise kernel walks over, at most.
+const WALK: usize = 32;
+
+impl<'a> Builder<'a> {
+    /// Writes down the layers from `x`, `[image, channel, y, x]` in a room of floats, to the same layout in `y`.
+    pub(super) fn new(
+        program: &'a Program,
+        mut record: Recording,
+        images: usize,
+        size: (usize, usize),
+        (x, y): (Room, Room),
+        tape: bool,
+    ) -> Result<Self> {
+        for launch in program.vectors().launches() {
+            let launch = launch.clone();
+            record.kernel(&[], move |_| launch);
+        }
+        let channels = program.graph.input_channels();
+        let nodes = program.graph.nodes().len();
+        let input = Tensor { room: x, channels, size, sums: None };
+        let (values, done) = (vec![None; nodes], vec![false; nodes]);
+        let mut all = Self { program, record, images, steps: Vec::new(), input, values, done, tape };
+        let entered = all.tensor(channels, size, false);
+        all.enter(x, &entered);
+        all.input = entered.clone();
+        all.values[0] = Some(all.plain(0, vec![entered]));
+        for at in 1..nodes {
+            if program.graph.nodes()[at].is_image && !all.done[at] && !program.joins_later(at) {
+                all.layer(at, size)?;
+            }
+        }
+        let last = Id(nodes - 1);
+        let output = all.single(last)?;
+        let float = all.is_float(nodes - 1);
+        all.leave(&output, float, y);
+        Ok(all)
+    }
+
+    pub(super) fn tensor(&mut self, channels: usize, size: (usize, usize), float: bool) -> Tensor {
+        let bytes = if float { 4 } else { self.program.precision.bytes() };
+        let count = self.images * size.0 * size.1 * channels.next_multiple_of(8);
+        Tensor { room: self.record.room(count * bytes), channels, size, sums: None }
+    }
+
+    /// The last layer's convolution stores floats, whatever the precision.
+    fn is_float(&self, at: usize) -> bool {
+        at + 1 == self.values.len() && matches!(self.program.graph.nodes()[at].op, Op::Conv(_))
+    }
+
+    fn plain(&self, at: usize, parts: Vec<Tensor>) -> Value {
+        Value { parts, norm: None, resampling: Resampling::Same, sole: self.program.readers[at].len() == 1 }
+    }
+
+    fn layer(&mut self, at: usize, input_size: (usize, usize)) -> Result<()> {
+        let program = self.program;
+        let node = &program.graph.nodes()[at];
+        let size = (input_size.0 >> node.level, input_size.1 >> node.level);
+        let value = match &node.op {
+            Op::Conv(conv) => return self.conv(at, conv, size),
+            Op::GroupNorm { groups, silu, .. } => {
+                let value = self.value(node.inputs[0])?;
+                let parts = if value.norm.is_some() || value.resampling != Resampling::Same {
+                    vec![self.single(node.inputs[0])?]
+                } else {
+                    value.parts
+                };
+                let norm = self.norm(at, &parts, *groups, *silu);
+                Value { norm: Some(Rc::new(norm)), ..self.plain(at, parts) }
+            }
+            Op::Upsample | Op::Downsample => {
+                let resampling = if matches!(node.op, Op::Upsample) { Resampling::Up } else { Resampling::Down };
+                let mut value = self.value(node.inputs[0])?;
+                if value.resampling != Resampling::Same || (value.norm.is_some() && !value.sole) {
+                    value = self.single(node.inputs[0]).map(|tensor| self.plain(at, vec![tensor]))?;
+                }
+                Value { resampling, sole: self.program.readers[at].len() == 1, ..value }
+            }
+            Op::SmoothUpsample | Op::SmoothDownsample => {
+                let map = if matches!(node.op, Op::SmoothUpsample) { Map::SmoothDouble } else { Map::SmoothHalf };
+                let from = self.single(node.inputs[0])?;
+                let out = self.tensor(from.channels, size, false);
+                self.resample(map, 1.0, &from, &out, false)?;
+                if self.tape {
+                    self.steps.push(Step::Smooth { from, map, out: out.clone() });
+                }
+                self.plain(at, vec![out])
+            }
+            Op::Concat => {
+                let mut parts = self.parts(node.inputs[0])?;
+                parts.extend(self.parts(node.inputs[1])?);
+                if parts.len() > 2 {
+                    parts = vec![self.single(node.inputs[0])?, self.single(node.inputs[1])?];
+                }
+                self.plain(at, parts)
+            }
+            Op::Attention { heads } => {
+                let qkv = self.single(node.inputs[0])?;
+                let out = self.attention(&qkv, *heads, node.channels)?;
+                self.plain(at, vec![out])
+            }
+            Op::Add { scale } => {
+                let (a, b) = (self.single(node.inputs[0])?, self.single(node.inputs[1])?);
+                let out = self.add(a, Some(b), None, *scale);
+                self.plain(at, vec![out])
+            }
+            Op::AddVector => {
+                let a = self.single(node.inputs[0])?;
+                let vector = self.program.vectors().address(node.inputs[1].0);
+                let out = self.add(a, None, Some(vector), 1.0);
+                self.plain(at, vec![out])
+            }
+            Op::Input | Op::Embedding { .. } | Op::Silu | Op::Linear { .. } => unreachable!("not a layer of images"),
+        };
+        self.values[at] = Some(value);
+        Ok(())
+    }
+
+    fn value(&self, id: Id) -> Result<Value> {
+        let missing = || Error::Mismatch("layer graph: a layer is read before it is computed".into());
+        self.values[id.0].clone().ok_or_else(missing)
+    }
+
+    /// The images of a value, at most two, with nothing left to compute.
+    fn parts(&mut self, id: Id) -> Result<Vec<Tensor>> {
+        let value = self.value(id)?;
+        if value.norm.is_none() && value.resampling == Resampling::Same {
+            return Ok(value.parts);
+        }
+        let out = self.apply(&value);
+        self.values[id.0] = Some(self.plain(id.0, vec![out.clone()]));
+        Ok(vec![out])
+    }
+
+    fn single(&mut self, id: Id) -> Result<Tensor> {
+        let parts = self.parts(id)?;
+        if let [tensor] = &parts[..] {
+            return Ok(tensor.clone());
+        }
+        let joined = self.plain(id.0, parts);
+        let out = self.apply(&joined);
+        self.values[id.0] = Some(self.plain(id.0, vec![out.clone()]));
+        Ok(out)
+    }
+
+    /// Norm, SiLU and resampling in one pass; without any of them, the copy of a join.
+    fn apply(&mut self, value: &Value) -> Tensor {
+        let from = value.parts.clone();
+        let ((height, width), channels) = (from[0].size, from.iter().map(|t| t.channels).sum::<usize>());
+        let size = match value.resampling {
+            Resampling::Same => (height, width),
+            Resampling::Up => (height * 2, width * 2),
+            Resampling::Down => (height / 2, width / 2),
+        };
+        let out = self.tensor(channels, size, false);
+        let padded = out.pitch();
+        let function = &self.program.functions.apply;
+        let steps = if value.resampling == Resampling::Down { size.0 * size.1 } else { height * width };
+        let (per_block, grid) = self.walk(steps, padded);
+        let (parts, split) = joined_parts(&from);
+        let coefficients = value.norm.as_ref().map(|norm| norm.coefficients);
+        let silu = value.norm.as_ref().is_some_and(|norm| norm.silu);
+        let (resampling, to) = (value.resampling, out.room);
+        let launch = Launch::new("apply", function, grid, 256);
+        let mut touched: Vec<Room> = from.iter().map(|t| t.room).collect();
+        touched.extend(coefficients);
+        touched.push(to);
+        self.record.kernel(&touched, move |places| {
+            launch
+                .arg(Joined::new(places, parts, split))
+                .arg(coefficients.map_or(0u64, |c| places.at(c)))
+                .arg(i32::from(silu))
+                .arg(resampling as i32)
+                .arg(height as i32)
+                .arg(width as i32)
+                .arg(padded as i32)
+                .arg(per_block as i32)
+                .arg(places.at(to))
+                .arg(0u64)
+        });
+        if self.tape {
+            let (norm, sole) = (value.norm.clone(), value.sole);
+            self.steps.push(Step::Apply { from, norm, resampling, out: out.clone(), sole });
+        }
+        out
+    }
+
+    /// Pixels per block and the grid of an elementwise kernel over `steps` pixels of every image.
+    pub(super) fn walk(&self, steps: usize, channels: usize) -> (usize, [usize; 3]) {
+        let vectors = (channels / 8).clamp(1, 32);
+        let rows = 256 / vectors;
+        let slices = channels.div_ceil(256);
+        // Enough blocks to fill the device before a block walks further.
+        let wanted = 4 * self.program.gpu.multiprocessors();
+        let walk = (steps * self.images * slices / (rows * wanted)).clamp(1, WALK);
+        let per_block = rows * walk;
+        (per_block, [steps.div_ceil(per_block), self.images, slices])
+    }
+
+    fn norm(&mut self, at: usize, parts: &[Tensor], groups: usize, silu: bool) -> Norm {
+        let program = self.program;
+        let channels: usize = parts.iter().map(|t| t.channels).sum();
+        let pixels = parts[0].size.0 * parts[0].size.1;
+        let sums: Vec<Sums> = parts.iter().map(|part| part.sums.clone().unwrap_or_else(|| self.sums(part))).collect();
+        let coefficients = self.record.room(self.images * channels * 16);
+        let moments = self.record.room(self.images * groups * 8);
+        let layer = program.norm_layer(at);
+        let scale_shift = program.graph.nodes()[at].inputs.get(1).map_or(0, |id| program.vectors().address(id.0));
+        let launch =
+            Launch::new("coefficients", &program.functions.coefficients, [groups, self.images, 1], 256);
+        let mut touched: Vec<Room> = sums.iter().map(|s| s.room).collect();
+        touched.extend([coefficients, moments]);
+        let first_channels = parts[0].channels;
+        self.record.kernel(&touched, move |places| {
+            launch
+                .arg(places.at(sums[0].room))
+                .arg(sums[0].rows.get() as i32)
+                .arg(first_channels as i32)
+                .arg(sums.get(1).map_or(0u64, |s| places.at(s.room)))
+                .arg(sums.get(1).map_or(0i32, |s| s.rows.get() as i32))
+                .arg(channels as i32)
+                .arg(pixels as i32)
+                .arg(layer.eps)
+                .arg(layer.weight)
+                .arg(layer.bias)
+                .arg(scale_shift)
+                .arg(places.at(coefficients))
+                .arg(places.at(moments))
+        });
+        Norm { coefficients, moments, groups, silu }
+    }
+
+    /// The sums over pixels of an image whose maker did not leave them.
+    fn sums(&mut self, x: &Tensor) -> Sums {
+        let sums = self.record.sums(self.images, x.size, x.channels);
+        let pixels = x.size.0 * x.size.1;
+        let (per_block, grid) = self.sum_walk(pixels, x.pitch());
+        let launch = Launch::new("sums", &self.program.functions.sums, grid, 256);
+        let (parts, split) = joined_parts(std::slice::from_ref(x));
+        let (room, channels) = (sums.room, x.pitch());
+        sums.rows.set(grid[0]);
+        self.record.kernel(&[x.room, room], move |places| {
+            launch
+                .arg(Joined::new(places, parts, split))
+                .arg(pixels as i32)
+                .arg(channels as i32)
+                .arg(per_block as i32)
+                .arg(places.at(room))
+        });
+        sums
+    }
+
+    /// As `walk`, with few enough blocks that their rows of sums fit.
+    pub(super) fn sum_walk(&self, pixels: usize, channels: usize) -> (usize, [usize; 3]) {
+        let (per_block, mut grid) = self.walk(pixels, channels);
+        let per_block = per_block.max(64);
+        grid[0] = pixels.div_ceil(per_block);
+        (per_block, grid)
+    }
+
+    fn conv(&mut self, at: usize, conv: &Conv, size: (usize, usize)) -> Result<()> {
+        let program = self.program;
+        let nodes = program.graph.nodes();
+        let mut segments: Vec<(Tensor, usize, (usize, usize))> = self.segments(nodes[at].inputs[0], at)?;
+        let mut layers = vec![at];
+        let (mut result, mut vector, mut residual, mut scale) = (at, None, None, 1.0);
+        if let Some(reader) = program.fuses_into(at) {
+            let other = |node: &crate::network::Node| node.inputs[usize::from(node.inputs[0].0 == at)];
+            match nodes[reader].op {
+                Op::AddVector => {
+                    (result, vector) = (reader, Some(program.vectors().address(nodes[reader].inputs[1].0)));
+                }
+                Op::Add { scale: factor } => {
+                    let summand = other(&nodes[reader]);
+                    if program.joins_later(summand.0) {
+                        segments.extend(self.segments(nodes[summand.0].inputs[0], summand.0)?);
+                        layers.push(summand.0);
+                        (result, scale) = (reader, factor);
+                    } else if self.values[summand.0].is_some() {
+                        residual = Some(self.residual(summand)?);
+                        (result, scale) = (reader, factor);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.done[result] = true;
+        let float = self.is_float(result);
+        let mut out = self.tensor(conv.bias.len(), size, float);
+        if program.wants_sums[result] {
+            out.sums = Some(self.record.sums(self.images, size, out.pitch()));
+        }
+        let filters: Parts = segments.iter().map(|(_, layer, channels)| (*layer, *channels)).collect();
+        let request = Request {
+            segments: segments
+                .iter()
+                .map(|(t, layer, _)| Segment { room: t.room, channels: t.pitch(), kernel: program.kernel(*layer) })
+                .collect(),
+            from: segments[0].0.size,
+            stride: conv.stride,
+            padding: conv.padding.0,
+            images: self.images,
+            size,
+            weights: program.weights(&filters, false)?,
+            finish: Finish {
+                bias: Some(program.bias(&layers)?),
+                vector,
+                residual: residual.as_ref().map(|(t, half): &(Tensor, bool)| (t.room, t.pitch(), *half)),
+                scale,
+                through: None,
+                out: out.room,
+                out_pitch: out.pitch(),
+                out_is_float: float,
+                sums: out.sums.clone(),
+            },
+        };
+        self.record.convolution(request);
+        if self.tape {
+            let (stride, padding) = (conv.stride, conv.padding.0);
+            self.steps.push(Step::Conv { segments, stride, padding, residual, scale, out: out.clone() });
+        }
+        self.values[result] = Some(self.plain(result, vec![out]));
+        Ok(())
+    }
+
+    /// The images that layer `layer` sums over, with their shares of its channels.
+    fn segments(&mut self, input: Id, layer: usize) -> Result<Vec<(Tensor, usize, (usize, usize))>> {
+        let parts = self.parts(input)?;
+        let mut start = 0;
+        Ok(parts
+            .into_iter()
+            .map(|part| {
+                let channels = (start, start + part.channels);
+                start = channels.1;
+                (part, layer, channels)
+            })
+            .collect())
+    }
+
+    /// The other summand: an image of the size of the result, or of half its height and width.
+    fn residual(&mut self, id: Id) -> Result<(Tensor, bool)> {
+        let value = self.value(id)?;
+        match (&value.parts[..], &value.norm, value.resampling) {
+            ([part], None, Resampling::Up) => Ok((part.clone(), true)),
+            _ => Ok((self.single(id)?, false)),
+        }
+    }
+
+    fn attention(&mut self, qkv: &Tensor, heads: usize, channels: usize) -> Result<Tensor> {
+        let out = self.tensor(channels, qkv.size, false);
+        let pixels = qkv.size.0 * qkv.size.1;
+        let program = self.program;
+        let kernel = program.attention(self.images, pixels, heads, channels / heads)?;
+        let lse = self.record.room(self.images * heads * pixels * 4);
+        let (from, to, tape, forward) = (qkv.room, out.room, self.tape, kernel.clone());
+        self.record.push(&[from, to, lse], move |places| {
+            let (qkv, out, lse) = (places.at(from), places.at(to), tape.then(|| places.at(lse)));
+            let kernel = Arc::clone(&forward);
+            Ok(Task::Other(Box::new(move |gpu| Ok(kernel.forward(gpu.stream(), qkv, out, lse)?))))
+        });
+        if self.tape {
+            self.steps.push(Step::Attention { attention: kernel, qkv: qkv.clone(), out: out.clone(), lse });
+        }
+        Ok(out)
+    }
+
+    /// `y = factor map(x)`, or `y += ...`.
+    pub(super) fn resample(&mut self, map: Map, factor: f32, x: &Tensor, y: &Tensor, accumulate: bool) -> Result<()> {
+        let small = if map.halves() { y.size } else { x.size };
+        let sizes = [self.images, small.0, small.1, x.pitch()];
+        let (gpu, element) = (&self.program.gpu, self.program.element());
+        let kernel = Resample::compile(gpu, map, sizes, [x.pitch(), y.pitch()], element, factor, accumulate)?;
+        let (x, y) = (x.room, y.room);
+        self.record.push(&[x, y], move |places| {
+            let (x, y) = (places.at(x), places.at(y));
+            Ok(Task::Other(Box::new(move |gpu| kernel.run(gpu.stream(), x, y))))
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, a: Tensor, b: Option<Tensor>, vector: Option<u64>, scale: f32) -> Tensor {
+        let out = self.tensor(a.channels, a.size, false);
+        self.sum(&a, b.as_ref().map(|b| b.room), vector, scale, out.room);
+        if self.tape {
+            self.steps.push(Step::Add { a, b, scale, out: out.clone() });
+        }
+        out
+    }
+
+    /// `y = (a + b + vector) scale`; `y` may be `a` or `b`.
+    pub(super) fn sum(&mut self, a: &Tensor, b: Option<Room>, vector: Option<u64>, scale: f32, y: Room) {
+        let pixels = self.images * a.size.0 * a.size.1;
+        let channels = a.pitch();
+        let grid = [(pixels * channels / 8).div_ceil(256), 1, 1];
+        let launch = Launch::new("add", &self.program.functions.add, grid, 256);
+        let a = a.room;
+        let mut touched = vec![a, y];
+        touched.extend(b);
+        self.record.kernel(&touched, move |places| {
+            launch
+                .arg(places.at(a))
+                .arg(channels as i32)
+                .arg(b.map_or(0u64, |b| places.at(b)))
+                .arg(channels as i32)
+                .arg(vector.unwrap_or(0))
+                .arg(scale)
+                .arg(channels as i32)
+                .arg(pixels as u64)
+                .arg(places.at(y))
+                .arg(channels as i32)
+        });
+    }
+
+    /// From floats `[image, channel, y, x]`.
+    pub(super) fn enter(&mut self, x: Room, to: &Tensor) {
+        let pixels = to.size.0 * to.size.1;
+        let (channels, padded, images, room) = (to.channels, to.pitch(), self.images, to.room);
+        let grid = [(images * pixels * padded / 8).div_ceil(256), 1, 1];
+        let launch = Launch::new("enter", &self.program.functions.enter, grid, 256);
+        self.record.kernel(&[x, room], move |places| {
+            launch
+                .arg(places.at(x))
+                .arg(channels as i32)
+                .arg(padded as i32)
+                .arg(pixels as i32)
+                .arg(images as i32)
+                .arg(places.at(room))
+        });
+    }
+
+    /// To floats `[image, channel, y, x]`.
+    pub(super) fn leave(&mut self, from: &Tensor, float: bool, y: Room) {
+        let pixels = from.size.0 * from.size.1;
+        let (channels, padded, images, room) = (from.channels, from.pitch(), self.images, from.room);
+        let functions = &self.program.functions;
+        let function = if float { &functions.leave_float } else { &functions.leave_element };
+        let launch = Launch::new("leave", function, [(images * pixels * channels).div_ceil(256), 1, 1], 256);
+        self.record.kernel(&[room, y], move |places| {
+            launch
+                .arg(places.at(room))
+                .arg(channels as i32)
+                .arg(padded as i32)
+                .arg(pixels as i32)
+                .arg(images as i32)
+                .arg(places.at(y))
+        });
+    }
+}
+
+/// One or two images as a kernel takes them, and the channel where the second begins.
+pub(super) fn joined_parts(from: &[Tensor]) -> ([Option<(Room, usize)>; 2], usize) {
+    let part = |i: usize| from.get(i).map(|t: &Tensor| (t.room, t.pitch()));
+    ([part(0), part(1)], if from.len() == 1 { i32::MAX as usize } else { from[0].pitch() })
+}
+
+/// The filters of a list of shares of layers.
+pub(super) fn filters<'g>(program: &'g Program, parts: &Parts) -> Vec<Filters<'g>> {
+    let share = |&(layer, channels): &(usize, (usize, usize))| {
+        let Op::Conv(conv) = &program.graph.nodes()[layer].op else { unreachable!("a share of a convolution") };
+        let (weight, kernel, outputs) = (&conv.weight[..], conv.kernel, conv.bias.len());
+        Filters { weight, inputs: conv.weight.len() / (outputs * kernel * kernel), outputs, kernel, channels }
+    };
+    parts.iter().map(share).collect()
+}
+
+/// Weights on the device, made when first needed.
+pub(super) fn upload(program: &Program, parts: &Parts, transposed: bool) -> Result<Weights> {
+    Weights::new(&program.gpu, program.precision, &filters(program, parts), transposed)
+}

@@ -1,0 +1,106 @@
+// The element type of activations and the conversions of eight neighbouring channels.
+// ELEMENT_BITS 16: bfloat16; 32: float. ROUND_TF32: stored floats are rounded to the 10-bit mantissa the tensor cores read.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#if ELEMENT_BITS == 16
+typedef unsigned short element;
+#else
+typedef float element;
+#endif
+
+__device__ __forceinline__ float low_half(u32 v) { return __uint_as_float(v << 16); }
+__device__ __forceinline__ float high_half(u32 v) { return __uint_as_float(v & 0xffff0000u); }
+__device__ __forceinline__ u32 pack_halves(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+__device__ __forceinline__ float round_tf32(float v) {
+    u32 r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
+    return __uint_as_float(r);
+}
+
+__device__ __forceinline__ float value(float v) { return v; }
+#if ELEMENT_BITS == 16
+__device__ __forceinline__ float value(element v) { return low_half(v); }
+#endif
+__device__ __forceinline__ void load8(const float* p, float* f) {
+    float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
+    f[0] = a.x, f[1] = a.y, f[2] = a.z, f[3] = a.w, f[4] = b.x, f[5] = b.y, f[6] = b.z, f[7] = b.w;
+}
+__device__ __forceinline__ void store8(float* p, const float* f) {
+    ((float4*)p)[0] = make_float4(f[0], f[1], f[2], f[3]);
+    ((float4*)p)[1] = make_float4(f[4], f[5], f[6], f[7]);
+}
+#if ELEMENT_BITS == 16
+__device__ __forceinline__ void load8(const element* p, float* f) {
+    uint4 v = *(const uint4*)p;
+    f[0] = low_half(v.x), f[1] = high_half(v.x), f[2] = low_half(v.y), f[3] = high_half(v.y);
+    f[4] = low_half(v.z), f[5] = high_half(v.z), f[6] = low_half(v.w), f[7] = high_half(v.w);
+}
+__device__ __forceinline__ void store8(element* p, const float* f) {
+    *(uint4*)p = make_uint4(pack_halves(f[0], f[1]), pack_halves(f[2], f[3]), pack_halves(f[4], f[5]),
+                            pack_halves(f[6], f[7]));
+}
+#endif
+// Eight values as they lie in memory: loads can be under way while others are computed with.
+struct Raw8 {
+    uint4 words[ELEMENT_BITS / 16];
+};
+__device__ __forceinline__ Raw8 load_raw(const element* p) {
+    Raw8 r;
+#pragma unroll
+    for (int i = 0; i < ELEMENT_BITS / 16; i++) r.words[i] = ((const uint4*)p)[i];
+    return r;
+}
+__device__ __forceinline__ void unpack(const Raw8& r, float* f) {
+#pragma unroll
+    for (int i = 0; i < ELEMENT_BITS / 16; i++) {
+        u32 w[4] = {r.words[i].x, r.words[i].y, r.words[i].z, r.words[i].w};
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+#if ELEMENT_BITS == 16
+            f[2 * k] = low_half(w[k]), f[2 * k + 1] = high_half(w[k]);
+#else
+            f[4 * i + k] = __uint_as_float(w[k]);
+#endif
+    }
+}
+// Eight values that a tensor core reads next.
+__device__ __forceinline__ void store8_operand(element* p, float* f) {
+#if ELEMENT_BITS == 32 && ROUND_TF32
+#pragma unroll
+    for (int k = 0; k < 8; k++) f[k] = round_tf32(f[k]);
+#endif
+    store8(p, f);
+}
+
+__device__ __forceinline__ float sigmoid(float v) {
+#if EXACT
+    return 1.f / (1.f + expf(-v));
+#else
+    return __fdividef(1.f, 1.f + __expf(-v));
+#endif
+}
+__device__ __forceinline__ float silu(float v) { return v * sigmoid(v); }
+__device__ __forceinline__ float silu_slope(float v) {
+    float s = sigmoid(v);
+    return s * (1.f + v * (1.f - s));
+}
+
+// A kernel may start before the one it follows has ended (programmatic dependent launch). What it does before this line must not
+// touch anything that one writes.
+__device__ __forceinline__ void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void after_predecessor() {
+    wait_for_predecessor();
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}

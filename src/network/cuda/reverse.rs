@@ -1,0 +1,297 @@
+//! The transposed Jacobian with respect to the image, written down: the pieces of the forward pass in reverse. The gradient of no
+//! weight is ever computed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Parts;
+use super::conv::{Finish, Joined, Request, Segment, Sums, Through};
+use super::forward::{Builder, Norm, Resampling, Step, Tensor, joined_parts};
+use super::launch::Launch;
+use super::memory::Room;
+use super::record::Task;
+use crate::Result;
+
+/// The gradient of a tensor so far.
+#[derive(Clone)]
+struct Gradient {
+    room: Room,
+    /// It is already behind the SiLU of the norm that made the tensor, and these are its sums.
+    behind: Option<Sums>,
+    float: bool,
+}
+
+/// Gradients by the room of their tensor.
+type Gradients = HashMap<Room, Gradient>;
+
+impl Builder<'_> {
+    /// Writes down the way from `v` to the gradient of the image in `to`, both `[image, channel, y, x]`.
+    pub(super) fn reverse(&mut self, v: Room, to: Room) -> Result<()> {
+        let mut gradients = Gradients::new();
+        let steps = std::mem::take(&mut self.steps);
+        let output = steps.last().map_or_else(|| self.input.clone(), |step| step.out().clone());
+        let entered = self.tensor(output.channels, output.size, false);
+        self.enter(v, &entered);
+        gradients.insert(output.room, Gradient { room: entered.room, behind: None, float: false });
+        for (at, step) in steps.iter().enumerate().rev() {
+            // What does not reach the output has no gradient.
+            let Some(gradient) = gradients.remove(&step.out().room) else { continue };
+            match step {
+                Step::Conv { segments, stride, padding, residual, scale, out } => {
+                    let d = self.scaled(out, &gradient, *scale);
+                    for (x, layer, channels) in segments {
+                        let maker = steps[..at].iter().rev().find(|step| step.out().room == x.room);
+                        let parts = vec![(*layer, *channels)];
+                        self.conv_reverse(out, d, (x, parts), (*stride, *padding), maker, &mut gradients)?;
+                    }
+                    if let Some((x, half)) = residual {
+                        self.residual_reverse(out, d, x, *half, &mut gradients);
+                    }
+                }
+                Step::Apply { from, norm, resampling, out, .. } => {
+                    self.apply_reverse(from, norm.as_deref(), *resampling, out, &gradient, &mut gradients);
+                }
+                Step::Attention { attention, qkv, out, lse } => {
+                    let d_qkv = self.tensor(qkv.channels, qkv.size, false);
+                    let workspace = self.record.room(attention.workspace());
+                    let rooms = [qkv.room, out.room, *lse, gradient.room, workspace, d_qkv.room];
+                    let kernel = Arc::clone(attention);
+                    self.record.push(&rooms, move |places| {
+                        let [qkv, out, lse, d_out, workspace, d_qkv] = rooms.map(|room| places.at(room));
+                        Ok(Task::Other(Box::new(move |gpu| {
+                            kernel.backward(gpu.stream(), qkv, out, lse, d_out, workspace, d_qkv)
+                        })))
+                    });
+                    self.accumulate(qkv, d_qkv.room, &mut gradients);
+                }
+                Step::Smooth { from, map, out } => {
+                    let (map, factor) = map.transposed();
+                    let present = gradients.get(&from.room).map(|present| present.room);
+                    let room = present.unwrap_or_else(|| self.tensor(from.channels, from.size, false).room);
+                    let d = Tensor { room: gradient.room, ..out.clone() };
+                    self.resample(map, factor, &d, &Tensor { room, ..from.clone() }, present.is_some())?;
+                    gradients.insert(from.room, Gradient { room, behind: None, float: false });
+                }
+                Step::Add { a, b, scale, out } => {
+                    let d = self.scaled(out, &gradient, *scale);
+                    if let Some(b) = b {
+                        // A copy: the two gradients go different ways.
+                        let copy = self.tensor(b.channels, b.size, false);
+                        self.sum(&Tensor { room: d, ..b.clone() }, None, None, 1.0, copy.room);
+                        self.accumulate(b, copy.room, &mut gradients);
+                    }
+                    self.accumulate(a, d, &mut gradients);
+                }
+            }
+        }
+        let input = self.input.clone();
+        let gradient = match gradients.remove(&input.room) {
+            Some(gradient) => gradient,
+            None => {
+                let zero = self.tensor(input.channels, input.size, false);
+                self.sum(&input, None, None, 0.0, zero.room);
+                Gradient { room: zero.room, behind: None, float: false }
+            }
+        };
+        self.leave(&Tensor { room: gradient.room, ..input }, gradient.float, to);
+        Ok(())
+    }
+
+    fn scaled(&mut self, out: &Tensor, gradient: &Gradient, scale: f32) -> Room {
+        if scale == 1.0 {
+            return gradient.room;
+        }
+        let scaled = self.tensor(out.channels, out.size, false);
+        self.sum(&Tensor { room: gradient.room, ..out.clone() }, None, None, scale, scaled.room);
+        scaled.room
+    }
+
+    /// Adds `d` to the gradient of `x`; the room of `d` becomes that gradient if it is the first.
+    fn accumulate(&mut self, x: &Tensor, d: Room, gradients: &mut Gradients) {
+        if let Some(present) = gradients.get(&x.room) {
+            let present = present.room;
+            self.sum(&Tensor { room: d, ..x.clone() }, Some(present), None, 1.0, present);
+        } else {
+            gradients.insert(x.room, Gradient { room: d, behind: None, float: false });
+        }
+    }
+
+    fn residual_reverse(&mut self, out: &Tensor, d: Room, x: &Tensor, half: bool, gradients: &mut Gradients) {
+        if half {
+            let behind = Gradient { room: d, behind: None, float: false };
+            self.apply_reverse(std::slice::from_ref(x), None, Resampling::Up, out, &behind, gradients);
+        } else {
+            self.accumulate(x, d, gradients);
+        }
+    }
+
+    /// The gradient of `x`, the image behind `parts` of the layers, from that of the convolution's result.
+    fn conv_reverse(
+        &mut self,
+        out: &Tensor,
+        d: Room,
+        (x, parts): (&Tensor, Parts),
+        (stride, padding): (usize, usize),
+        maker: Option<&Step>,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let program = self.program;
+        let kernel = program.kernel(parts[0].0);
+        let mut image = Tensor { room: d, ..out.clone() };
+        if stride == 2 {
+            image = self.spread(&image);
+        }
+        let present = gradients.get(&x.room).map(|present| present.room);
+        let is_input = x.room == self.input.room;
+        let through = match (maker, present) {
+            (Some(Step::Apply { from, norm: Some(norm), resampling: Resampling::Same, sole: true, .. }), None) => {
+                let (x, _) = joined_parts(from);
+                Some(Through { x, coefficients: norm.coefficients, silu: norm.silu })
+            }
+            _ => None,
+        };
+        let float = is_input && present.is_none() && program.readers[0].len() == 1;
+        let room = present.unwrap_or_else(|| self.tensor(x.channels, x.size, float).room);
+        let sums = through.is_some().then(|| self.record.sums(self.images, x.size, x.pitch()));
+        let request = Request {
+            segments: vec![Segment { room: image.room, channels: image.pitch(), kernel }],
+            from: image.size,
+            stride: 1,
+            padding: kernel - 1 - padding,
+            images: self.images,
+            size: x.size,
+            weights: program.weights(&parts, true)?,
+            finish: Finish {
+                bias: None,
+                vector: None,
+                residual: present.map(|room| (room, x.pitch(), false)),
+                scale: 1.0,
+                through,
+                out: room,
+                out_pitch: x.pitch(),
+                out_is_float: float,
+                sums: sums.clone(),
+            },
+        };
+        self.record.convolution(request);
+        gradients.insert(x.room, Gradient { room, behind: sums, float });
+        Ok(())
+    }
+
+    /// Zeros between the pixels of what a convolution of stride 2 made.
+    fn spread(&mut self, x: &Tensor) -> Tensor {
+        let out = self.tensor(x.channels, (2 * x.size.0, 2 * x.size.1), false);
+        let count = self.images * 4 * x.size.0 * x.size.1 * x.pitch() / 8;
+        let launch = Launch::new("spread", &self.program.functions.spread, [count.div_ceil(256), 1, 1], 256);
+        let (from, to, (height, width), channels) = (x.room, out.room, x.size, x.pitch());
+        self.record.kernel(&[from, to], move |places| {
+            launch
+                .arg(places.at(from))
+                .arg(height as i32)
+                .arg(width as i32)
+                .arg(channels as i32)
+                .arg(count as u64)
+                .arg(places.at(to))
+        });
+        out
+    }
+
+    fn apply_reverse(
+        &mut self,
+        from: &[Tensor],
+        norm: Option<&Norm>,
+        resampling: Resampling,
+        out: &Tensor,
+        gradient: &Gradient,
+        gradients: &mut Gradients,
+    ) {
+        let (height, width) = from[0].size;
+        let (pixels, channels) = (height * width, out.pitch());
+        let (x, split) = joined_parts(from);
+        let d = gradient.room;
+        let silu = norm.is_some_and(|norm| norm.silu);
+        let rooms: Vec<Room> = from.iter().map(|t| t.room).collect();
+        if let Some(norm) = norm {
+            let sums = gradient.behind.clone().unwrap_or_else(|| {
+                let sums = self.record.sums(self.images, from[0].size, channels);
+                let (per_block, grid) = self.sum_walk(pixels, channels);
+                sums.rows.set(grid[0]);
+                let launch = Launch::new("sums_backward", &self.program.functions.sums_backward, grid, 256);
+                let (coefficients, room) = (norm.coefficients, sums.room);
+                let touched = [&rooms[..], &[d, coefficients, room]].concat();
+                self.record.kernel(&touched, move |places| {
+                    launch
+                        .arg(Joined::new(places, x, split))
+                        .arg(places.at(d))
+                        .arg(places.at(coefficients))
+                        .arg(i32::from(silu))
+                        .arg(resampling as i32)
+                        .arg(height as i32)
+                        .arg(width as i32)
+                        .arg(channels as i32)
+                        .arg(per_block as i32)
+                        .arg(places.at(room))
+                });
+                sums
+            });
+            let grid = [norm.groups, self.images, 1];
+            let launch =
+                Launch::new("coefficients_backward", &self.program.functions.coefficients_backward, grid, 256);
+            let (moments, coefficients) = (norm.moments, norm.coefficients);
+            self.record.kernel(&[sums.room, moments, coefficients], move |places| {
+                launch
+                    .arg(places.at(sums.room))
+                    .arg(sums.rows.get() as i32)
+                    .arg(channels as i32)
+                    .arg(pixels as i32)
+                    .arg(places.at(moments))
+                    .arg(places.at(coefficients))
+            });
+        }
+        let present: Vec<Option<Room>> = from.iter().map(|t| gradients.get(&t.room).map(|g| g.room)).collect();
+        let targets: Vec<Room> = from
+            .iter()
+            .zip(&present)
+            .map(|(t, present)| present.unwrap_or_else(|| self.tensor(t.channels, t.size, false).room))
+            .collect();
+        let pitch = |i: usize| from.get(i).map(Tensor::pitch);
+        let add = [0, 1].map(|i| present.get(i).copied().flatten().zip(pitch(i)));
+        let to = [0, 1].map(|i| targets.get(i).copied().zip(pitch(i)));
+        let (per_block, grid) = self.walk(pixels, channels);
+        let launch = Launch::new("apply_backward", &self.program.functions.apply_backward, grid, 256);
+        let coefficients = norm.map(|norm| norm.coefficients);
+        let through = gradient.behind.is_none();
+        let mut touched = [&rooms[..], &[d], &targets[..]].concat();
+        touched.extend(coefficients);
+        self.record.kernel(&touched, move |places| {
+            launch
+                .arg(Joined::new(places, x, split))
+                .arg(places.at(d))
+                .arg(coefficients.map_or(0u64, |c| places.at(c)))
+                .arg(i32::from(through))
+                .arg(i32::from(silu))
+                .arg(resampling as i32)
+                .arg(height as i32)
+                .arg(width as i32)
+                .arg(channels as i32)
+                .arg(per_block as i32)
+                .arg(Joined::new(places, add, split))
+                .arg(Joined::new(places, to, split))
+        });
+        for (t, room) in from.iter().zip(targets) {
+            gradients.insert(t.room, Gradient { room, behind: None, float: false });
+        }
+    }
+}
+
+impl Step {
+    pub(super) fn out(&self) -> &Tensor {
+        match self {
+            Step::Conv { out, .. }
+            | Step::Apply { out, .. }
+            | Step::Attention { out, .. }
+            | Step::Smooth { out, .. }
+            | Step::Add { out, .. } => out,
+        }
+    }
+}

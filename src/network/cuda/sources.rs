@@ -1,0 +1,106 @@
+//! The kernels' sources, put together for one kind of number.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaFunction, CudaModule};
+use operators::cuda::{Gpu, driver_error};
+
+use super::Precision;
+use crate::Result;
+
+const ELEMENT: &str = include_str!("kernels/element.cuh");
+const EPILOGUE: &str = include_str!("kernels/epilogue.cuh");
+const NORM: &str = include_str!("kernels/norm.cu");
+const PLAIN: &str = include_str!("kernels/plain.cu");
+const DIRECT: &str = include_str!("kernels/conv_direct.cu");
+const HOPPER: &str = include_str!("kernels/conv_hopper.cu");
+
+/// Kernels whose shape does not depend on the network.
+pub(super) struct Functions {
+    pub(super) sums: CudaFunction,
+    pub(super) coefficients: CudaFunction,
+    pub(super) coefficients_backward: CudaFunction,
+    pub(super) apply: CudaFunction,
+    pub(super) sums_backward: CudaFunction,
+    pub(super) apply_backward: CudaFunction,
+    pub(super) linear: CudaFunction,
+    pub(super) place: CudaFunction,
+    pub(super) vector_silu: CudaFunction,
+    pub(super) add: CudaFunction,
+    pub(super) spread: CudaFunction,
+    pub(super) enter: CudaFunction,
+    pub(super) leave_float: CudaFunction,
+    pub(super) leave_element: CudaFunction,
+    pub(super) direct: CudaFunction,
+}
+
+impl Functions {
+    pub(super) fn new(gpu: &Gpu, precision: Precision) -> Result<Self> {
+        let norm = module(gpu, "network-norm", precision, &[EPILOGUE, NORM])?;
+        let plain = module(gpu, "network-plain", precision, &[EPILOGUE, PLAIN])?;
+        let direct = module(gpu, "network-direct", precision, &[EPILOGUE, DIRECT])?;
+        Ok(Self {
+            sums: function(&norm, "sums")?,
+            coefficients: function(&norm, "coefficients")?,
+            coefficients_backward: function(&norm, "coefficients_backward")?,
+            apply: function(&norm, "apply")?,
+            sums_backward: function(&norm, "sums_backward")?,
+            apply_backward: function(&norm, "apply_backward")?,
+            linear: function(&plain, "linear")?,
+            place: function(&plain, "place")?,
+            vector_silu: function(&plain, "vector_silu")?,
+            add: function(&plain, "add")?,
+            spread: function(&plain, "spread")?,
+            enter: function(&plain, "enter")?,
+            leave_float: function(&plain, "leave_float")?,
+            leave_element: function(&plain, "leave_element")?,
+            direct: function(&direct, "convolve")?,
+        })
+    }
+}
+
+/// The convolution of `conv_hopper.cu` for one set of macros; `columns` are those of one matrix instruction.
+pub(super) fn hopper(gpu: &Gpu, precision: Precision, columns: usize, macros: &str) -> Result<CudaFunction> {
+    let module = module(gpu, "network-convolution", precision, &[EPILOGUE, macros, &wgmma(precision, columns), HOPPER])?;
+    function(&module, "convolve")
+}
+
+/// What a measured choice depends on besides the device: the text of the convolution.
+pub(super) fn hopper_text() -> [&'static str; 3] {
+    [ELEMENT, EPILOGUE, HOPPER]
+}
+
+fn module(gpu: &Gpu, name: &str, precision: Precision, parts: &[&str]) -> Result<Arc<CudaModule>> {
+    let bits = precision.bits();
+    let (round, exact) = (u8::from(precision == Precision::Tf32), u8::from(precision == Precision::F32));
+    let mut source = format!("#define ELEMENT_BITS {bits}\n#define ROUND_TF32 {round}\n#define EXACT {exact}\n");
+    source.push_str(ELEMENT);
+    parts.iter().for_each(|part| source.push_str(part));
+    Ok(gpu.compile(name, &source, &[])?)
+}
+
+fn function(module: &Arc<CudaModule>, name: &str) -> Result<CudaFunction> {
+    Ok(module.load_function(name).map_err(|e| driver_error(&format!("the kernel `{name}`"), e))?)
+}
+
+/// `d += a b` for 64 rows, `columns` columns and 32 bytes of the sum's dimension: the registers of `d` must be named one by one.
+fn wgmma(precision: Precision, columns: usize) -> String {
+    let registers = columns / 2;
+    let (depth, kinds, tail) = match precision {
+        Precision::Bf16 => (16, "bf16.bf16", "1, 1, 1, 0, 0"),
+        _ => (8, "tf32.tf32", "1, 1, 1"),
+    };
+    let list = |f: &dyn Fn(usize) -> String| (0..registers).map(f).collect::<Vec<_>>().join(", ");
+    let mut text = format!("#define GROUP_CHANNELS {columns}\n");
+    let _ = writeln!(
+        text,
+        "__device__ __forceinline__ void wgmma(float* d, u64 a, u64 b) {{\n\
+         asm volatile(\"wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{kinds} {{{}}}, %{registers}, %{}, {tail};\"\n\
+         : {} : \"l\"(a), \"l\"(b));\n}}",
+        list(&|i| format!("%{i}")),
+        registers + 1,
+        list(&|i| format!("\"+f\"(d[{i}])")),
+    );
+    text
+}

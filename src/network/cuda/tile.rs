@@ -1,0 +1,124 @@
+//! The shapes in which Hopper's convolution can be cut up, and which of them to try for one convolution.
+
+use super::Precision;
+use super::conv::Request;
+
+/// One shape of `conv_hopper.cu`: pixels and output channels of a block, and how the sum is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) images: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Output channels of a block.
+    pub(super) channels: usize,
+    /// Of the two groups of warps, how many lie along the pixels; the others lie along the channels.
+    pub(super) groups_m: usize,
+    /// Blocks that share the sum over input channels.
+    pub(super) split: usize,
+    /// Blocks that one multiprocessor holds at once.
+    pub(super) blocks: usize,
+}
+
+/// Shared memory of a multiprocessor, less what the system keeps for each block.
+const SHARED_BYTES: usize = 227 * 1024;
+/// More blocks than this need not share sums to fill a device.
+pub(super) const SHARED_TILES: usize = 400;
+const STAGES_A: usize = 2;
+const ROW_BYTES: usize = 128;
+/// Barriers, and room to align the stages.
+const EXTRA_BYTES: usize = 1024 + 1024 + 256;
+
+impl Tile {
+    /// Columns of one matrix instruction.
+    pub(super) fn columns(&self) -> usize {
+        self.channels * self.groups_m / 2
+    }
+
+    /// Registers of a thread that hold sums; as many again and some are left to it.
+    fn registers(&self) -> usize {
+        self.images * (self.height / 8) * (self.width / 8) / self.groups_m * self.columns() / 2
+    }
+
+    fn stage_a(&self) -> usize {
+        (self.images * (self.height + 2) * (self.width + 2) * ROW_BYTES).next_multiple_of(1024)
+    }
+
+    fn stages_b(&self) -> usize {
+        let room = SHARED_BYTES / self.blocks - EXTRA_BYTES;
+        (room.saturating_sub(STAGES_A * self.stage_a()) / (self.channels * ROW_BYTES)).min(8)
+    }
+
+    /// Dynamic shared memory of a block.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let stages = STAGES_A * self.stage_a() + self.stages_b() * self.channels * ROW_BYTES;
+        let staged = 2 * 64 * (self.columns() + 8) * 4 + 2 * 8192;
+        stages.max(staged) + 1024
+    }
+
+    pub(super) fn macros(&self) -> String {
+        let Self { images, height, width, channels, groups_m, split, blocks } = self;
+        format!(
+            "#define TILE_N {images}\n#define TILE_H {height}\n#define TILE_W {width}\n#define BLOCK_CHANNELS {channels}\n\
+             #define GROUPS_M {groups_m}\n#define SPLIT {split}\n#define STAGES_A {STAGES_A}\n#define STAGES_B {}\n\
+             #define BLOCKS_PER_SM {blocks}\n",
+            self.stages_b()
+        )
+    }
+
+    /// Rows of sums per image.
+    pub(super) fn sum_rows(&self, (height, width): (usize, usize)) -> usize {
+        let tiles = width.div_ceil(self.width) * height.div_ceil(self.height);
+        tiles * self.split * if self.images > 1 { 1 } else { self.groups_m }
+    }
+
+    pub(super) fn name(&self) -> String {
+        let Self { images, height, width, channels, groups_m, split, blocks } = self;
+        format!("{images}x{height}x{width}x{channels}g{groups_m}s{split}b{blocks}")
+    }
+
+    /// The shapes worth timing for a convolution: those that can hold it, without obvious waste.
+    pub(super) fn candidates(request: &Request, precision: Precision) -> Vec<Self> {
+        let channels = request.weights.channels();
+        let (height, width) = request.size;
+        let loads: usize = request.segments.iter().map(|s| s.channels.div_ceil(precision.block())).sum();
+        let pixels = request.images * height * width;
+        let mut widths: Vec<usize> = vec![channels.min(256)];
+        if channels > 160 {
+            let whole = |c: &usize| channels.is_multiple_of(*c);
+            widths = [256, 128].into_iter().filter(whole).collect();
+            if widths.is_empty() {
+                // The largest divisor that one instruction takes.
+                widths = (64..=160).rev().step_by(8).filter(whole).take(1).collect();
+            }
+            if widths.is_empty() {
+                widths.push(128);
+            }
+        } else if channels.is_multiple_of(16) && channels >= 64 {
+            widths.push(channels / 2);
+        }
+        let mut all = Vec::new();
+        for channels in widths {
+            let shapes: &[(usize, usize, usize, usize, usize)] = match channels {
+                129.. => &[(1, 8, 16, 2, 1), (1, 8, 8, 1, 1)],
+                _ => &[(1, 16, 16, 2, 1), (1, 8, 16, 2, 2), (1, 8, 8, 1, 2), (2, 8, 8, 2, 2)],
+            };
+            for &(images, tile_height, tile_width, groups_m, blocks) in shapes {
+                for split in [1, 2, 4, 8] {
+                    let tile = Self { images, height: tile_height, width: tile_width, channels, groups_m, split, blocks };
+                    let columns = tile.columns();
+                    let fits = columns.is_multiple_of(8) && tile.registers() <= 128 / blocks && tile.stages_b() >= 2;
+                    let wide = images > 1 && (height > 8 || width > 8 || request.images < 2);
+                    let empty = tile_height >= 2 * height.next_multiple_of(8) || tile_width >= 2 * width.next_multiple_of(8);
+                    // A shared sum pays where there are few tiles.
+                    let tiles = pixels.div_ceil(images * tile_height * tile_width)
+                        * request.weights.channels().div_ceil(channels);
+                    let shared = split > 1 && (split > loads || tiles * split > SHARED_TILES);
+                    if fits && !wide && !empty && !shared {
+                        all.push(tile);
+                    }
+                }
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,211 @@
+//! Networks on a GPU against the CPU, in every precision. Without a GPU these tests say so and pass; with `RECON_REQUIRE_GPU=1`
+//! they fail.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use recon::network::{Conv, Graph, Id, Network, Op, Precision, Prior, Weights};
+use recon::operators::cuda::Gpu;
+use recon::operators::{Array, Device, Noise, Space, Stream};
+
+#[path = "support/adm.rs"]
+mod adm;
+use adm::Adm;
+
+fn gpu() -> Option<Arc<Gpu>> {
+    match Gpu::open(0) {
+        Ok(gpu) => Some(gpu),
+        Err(reason) => {
+            assert!(std::env::var_os("RECON_REQUIRE_GPU").is_none(), "no GPU: {reason}");
+            eprintln!("SKIPPED: no GPU ({reason})");
+            None
+        }
+    }
+}
+
+fn bundled() -> Prior {
+    Prior::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/data/brain-mr")).unwrap()
+}
+
+fn random(seed: u64, shape: &[usize]) -> Array {
+    let mut noise = Noise::new(seed, vec![Stream::default()]);
+    noise.normal(&Space::real(shape)).unwrap().reshape(shape).unwrap()
+}
+
+fn distance(a: &Array, b: &Array) -> f64 {
+    let (a, b) = (a.to(&Device::Cpu).unwrap(), b.to(&Device::Cpu).unwrap());
+    a.sub(&b).unwrap().norm() / b.norm()
+}
+
+/// Relative errors, of output and pull-back, that each precision stays under on networks of a few layers to some dozens.
+const LIMITS: [(Precision, f64); 3] = [(Precision::F32, 1e-5), (Precision::Tf32, 3e-3), (Precision::Bf16, 3e-2)];
+
+/// Output and pull-back of `graph` on the GPU against the CPU.
+fn check(gpu: &Arc<Gpu>, what: &str, graph: &Graph, shape: &[usize], t: f64) {
+    let cpu = Network::new(graph.clone()).unwrap();
+    let x = random(1, shape);
+    let (y, pull_back) = cpu.linearize(&x, t).unwrap();
+    let v = random(2, y.shape());
+    let gradient = pull_back(&v).unwrap();
+    let device = Device::Cuda(gpu.clone());
+    let (on_x, on_v) = (x.to(&device).unwrap(), v.to(&device).unwrap());
+    let mut failures = Vec::new();
+    for (precision, limit) in LIMITS {
+        let network = Network::new(graph.clone()).unwrap().with_precision(precision);
+        let forward = network.forward(&on_x, t).unwrap();
+        let (linear, pull_back) = network.linearize(&on_x, t).unwrap();
+        let first = pull_back(&on_v).unwrap();
+        let again = pull_back(&on_v).unwrap();
+        let errors = [distance(&forward, &y), distance(&linear, &y), distance(&first, &gradient)];
+        let repeat = distance(&again, &first);
+        println!("{what} {shape:?} {precision:?}: output {:.1e} {:.1e}, pull-back {:.1e}", errors[0], errors[1], errors[2]);
+        if errors.iter().any(|e| e.is_nan() || *e > limit) || repeat != 0.0 {
+            failures.push(format!("{precision:?}: {:.1e} {:.1e} {:.1e}, again {repeat:.1e}", errors[0], errors[1], errors[2]));
+        }
+    }
+    assert!(failures.is_empty(), "{what} {shape:?}: {failures:?}");
+}
+
+fn weights(seed: u64, count: usize, scale: f64) -> Weights {
+    random(seed, &[count]).scale(scale).as_f32().unwrap().into()
+}
+
+fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: (usize, usize)) -> Op {
+    let fan = inputs * kernel * kernel;
+    let seed = (inputs * 7 + outputs * 3 + kernel) as u64;
+    let weight = weights(seed, outputs * fan, (1.0 / fan as f64).sqrt());
+    Op::Conv(Conv { weight, bias: weights(seed + 1, outputs, 0.3), kernel, stride, padding })
+}
+
+fn norm(channels: usize, groups: usize, silu: bool) -> Op {
+    let weight: Weights = weights(5, channels, 0.3).iter().map(|w| 1.0 + w).collect();
+    Op::GroupNorm { groups, eps: 1e-5, weight, bias: weights(6, channels, 0.3), silu }
+}
+
+fn graph(channels: usize, build: impl FnOnce(&mut Graph, Id)) -> Graph {
+    let (mut graph, input) = Graph::new(channels);
+    build(&mut graph, input);
+    graph
+}
+
+#[test]
+fn convolutions_of_every_kind() {
+    let Some(gpu) = gpu() else { return };
+    for (inputs, outputs) in [(1, 8), (3, 24), (24, 48), (64, 6), (128, 128), (160, 320)] {
+        for (kernel, stride, padding) in [(3, 1, (1, 1)), (1, 1, (0, 0))] {
+            let graph = graph(inputs, |g, x| {
+                g.push(conv(inputs, outputs, kernel, stride, padding), &[x]).unwrap();
+            });
+            for shape in [[1, inputs, 8, 8], [3, inputs, 24, 40], [2, inputs, 64, 64]] {
+                check(&gpu, &format!("{inputs} to {outputs}, kernel {kernel}"), &graph, &shape, 0.0);
+            }
+        }
+    }
+    for padding in [(1, 1), (0, 1)] {
+        let graph = graph(24, |g, x| {
+            let half = g.push(conv(24, 48, 3, 2, padding), &[x]).unwrap();
+            let up = g.push(Op::Upsample, &[half]).unwrap();
+            g.push(conv(48, 8, 3, 1, (1, 1)), &[up]).unwrap();
+        });
+        for shape in [[1, 24, 16, 16], [3, 24, 24, 40]] {
+            check(&gpu, &format!("stride 2, padding {padding:?}"), &graph, &shape, 0.0);
+        }
+    }
+}
+
+#[test]
+fn layers_between_convolutions() {
+    let Some(gpu) = gpu() else { return };
+    let wide = |g: &mut Graph, x: Id, outputs: usize| g.push(conv(3, outputs, 3, 1, (1, 1)), &[x]).unwrap();
+    let end = |g: &mut Graph, x: Id, inputs: usize| g.push(conv(inputs, 3, 3, 1, (1, 1)), &[x]).unwrap();
+    let graphs: Vec<(&str, Graph)> = vec![
+        ("norm", graph(3, |g, x| {
+            let h = wide(g, x, 48);
+            let h = g.push(norm(48, 8, true), &[h]).unwrap();
+            end(g, h, 48);
+        })),
+        ("norm of a join, read twice", graph(3, |g, x| {
+            let (a, b) = (wide(g, x, 24), wide(g, x, 40));
+            let joined = g.push(Op::Concat, &[a, b]).unwrap();
+            let h = g.push(norm(64, 16, false), &[joined]).unwrap();
+            let (p, q) = (g.push(conv(64, 32, 3, 1, (1, 1)), &[h]).unwrap(), g.push(conv(64, 32, 1, 1, (0, 0)), &[h]).unwrap());
+            let sum = g.push(Op::Add { scale: 0.7 }, &[p, q]).unwrap();
+            end(g, sum, 32);
+        })),
+        ("resampling with and without norm", graph(3, |g, x| {
+            let h = wide(g, x, 32);
+            let n = g.push(norm(32, 8, true), &[h]).unwrap();
+            let down = g.push(Op::Downsample, &[n]).unwrap();
+            let c = g.push(conv(32, 32, 3, 1, (1, 1)), &[down]).unwrap();
+            let pooled = g.push(Op::Downsample, &[h]).unwrap();
+            let sum = g.push(Op::Add { scale: 1.0 }, &[pooled, c]).unwrap();
+            let n = g.push(norm(32, 8, true), &[sum]).unwrap();
+            let up = g.push(Op::Upsample, &[n]).unwrap();
+            let c = g.push(conv(32, 32, 3, 1, (1, 1)), &[up]).unwrap();
+            let plain = g.push(Op::Upsample, &[sum]).unwrap();
+            let sum = g.push(Op::Add { scale: 0.5 }, &[plain, c]).unwrap();
+            end(g, sum, 32);
+        })),
+        ("attention", graph(3, |g, x| {
+            let h = wide(g, x, 64);
+            let n = g.push(norm(64, 32, false), &[h]).unwrap();
+            let qkv = g.push(conv(64, 192, 1, 1, (0, 0)), &[n]).unwrap();
+            let a = g.push(Op::Attention { heads: 2 }, &[qkv]).unwrap();
+            let p = g.push(conv(64, 64, 1, 1, (0, 0)), &[a]).unwrap();
+            let sum = g.push(Op::Add { scale: 1.0 }, &[h, p]).unwrap();
+            end(g, sum, 64);
+        })),
+        ("sums that are not fused", graph(3, |g, x| {
+            let (a, b) = (wide(g, x, 16), wide(g, x, 16));
+            let n = g.push(norm(16, 4, true), &[a]).unwrap();
+            let sum = g.push(Op::Add { scale: 0.6 }, &[n, b]).unwrap();
+            let twice = g.push(Op::Add { scale: 1.0 }, &[sum, sum]).unwrap();
+            let n = g.push(norm(16, 4, false), &[twice]).unwrap();
+            let last = g.push(Op::Concat, &[n, a]).unwrap();
+            end(g, last, 32);
+        })),
+        ("the input read twice, the last layer a sum", graph(3, |g, x| {
+            let h = wide(g, x, 16);
+            let h = end(g, h, 16);
+            g.push(Op::Add { scale: 1.0 }, &[x, h]).unwrap();
+        })),
+    ];
+    for (what, graph) in &graphs {
+        for shape in [[1, 3, 16, 16], [3, 3, 24, 40], [2, 3, 64, 48]] {
+            check(&gpu, what, graph, &shape, 0.0);
+        }
+    }
+}
+
+#[test]
+fn whole_networks() {
+    let Some(gpu) = gpu() else { return };
+    let multipliers = &[1, 2, 2];
+    let small = Adm { channels: 3, outputs: 6, base: 32, multipliers, blocks: 1, attention: &[1, 2], head_channels: 16, groups: 32 };
+    for shape in [[1, 3, 32, 32], [3, 3, 40, 56], [8, 3, 64, 64]] {
+        check(&gpu, "guided diffusion, small", &small.graph(), &shape, 417.0);
+    }
+    let wide = Adm { channels: 1, outputs: 1, base: 128, multipliers, blocks: 2, attention: &[2], head_channels: 64, groups: 32 };
+    check(&gpu, "guided diffusion, wide", &wide.graph(), &[2, 1, 64, 64], 17.0);
+    let prior = bundled();
+    check(&gpu, "the bundled prior", prior.network.graph(), &[2, 1, 96, 64], 250.0);
+    check(&gpu, "the bundled prior", prior.network.graph(), &[5, 1, 184, 216], 25.0);
+}
+
+/// A second evaluation takes the buffers of the first; pulling back through the first must still be right.
+#[test]
+fn pull_backs_belong_to_their_evaluation() {
+    let Some(gpu) = gpu() else { return };
+    let device = Device::Cuda(gpu);
+    let prior = bundled();
+    let (x, z) = (random(1, &[1, 1, 64, 64]).to(&device).unwrap(), random(2, &[1, 1, 64, 64]).to(&device).unwrap());
+    let v = random(3, &[1, 1, 64, 64]).to(&device).unwrap();
+    let (_, first) = prior.network.linearize(&x, 100.0).unwrap();
+    let alone = first(&v).unwrap();
+    let (_, second) = prior.network.linearize(&z, 300.0).unwrap();
+    let other = second(&v).unwrap();
+    assert!(distance(&other, &alone) > 1e-2);
+    assert_eq!(distance(&first(&v).unwrap(), &alone), 0.0);
+    assert_eq!(distance(&second(&v).unwrap(), &other), 0.0);
+}
