@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use num_complex::Complex32;
-use operators::{Array, DType, Space};
+use operators::{Array, DType, Device, Space};
 
 use super::learned_variance::LearnedVariance;
 use super::{Denoiser, Linearization};
 use crate::network::{Levels, Preconditioning, Prior};
 use crate::{Error, Result};
+
+mod device;
+use device::{Frames, OnGpu};
 
 /// `E[x0 | x]` of a network that knows images between `low` and `high` ([`Prior::range`]).
 ///
@@ -27,6 +30,7 @@ pub struct NetworkDenoiser {
     gain: f64,
     rows: Padding,
     columns: Padding,
+    frames: Frames,
 }
 
 /// How a noise level enters: `x0 = keep u - take output`, the network's input is `enter u`.
@@ -68,7 +72,7 @@ impl NetworkDenoiser {
             {
                 let multiple = graph.multiple();
                 let (rows, columns) = (Padding::new(height, multiple), Padding::new(width, multiple));
-                Ok(Self { prior, space: space.clone(), channels, low, gain: high - low, rows, columns })
+                Ok(Self { prior, space: space.clone(), channels, low, gain: high - low, rows, columns, frames: Frames::default() })
             }
             _ => {
                 let expected = match channels {
@@ -225,6 +229,43 @@ impl NetworkDenoiser {
     }
 }
 
+/// On a GPU.
+impl NetworkDenoiser {
+    /// What is needed where `x` is, if that is a GPU.
+    fn frame(&self, x: &Array) -> Result<Option<Arc<OnGpu>>> {
+        let Device::Cuda(gpu) = x.device() else { return Ok(None) };
+        let channels = (self.channels, self.prior.network.graph().output_channels());
+        self.frames.on(&gpu, (&self.rows, &self.columns), channels, self.space.dtype()).map(Some)
+    }
+
+    /// The network's input.
+    fn enter_on(&self, frame: &OnGpu, x: &Array, mixture: &Mixture) -> Result<Array> {
+        self.space.check(x, "prior")?;
+        frame.enter(x, (mixture.enter * self.gain) as f32, (mixture.enter * self.low) as f32)
+    }
+
+    fn leave_on(&self, frame: &OnGpu, x: &Array, output: &Array, mixture: &Mixture) -> Result<Array> {
+        let shift = (mixture.keep * self.low - self.low) / self.gain;
+        frame.leave(x, output, [mixture.keep as f32, shift as f32, (-mixture.take / self.gain) as f32])
+    }
+
+    fn linearize_on(&self, frame: Arc<OnGpu>, x: &Array, sigma: f64) -> Result<Linearization<'_>> {
+        let mixture = self.mixture(sigma);
+        let input = self.enter_on(&frame, x, &mixture)?;
+        let (output, pull_back) = self.prior.network.linearize(&input, self.timestep(sigma))?;
+        let x0 = self.leave_on(&frame, x, &output, &mixture)?;
+        let shape = x0.shape().to_vec();
+        Ok(Linearization::new(x0, move |v| {
+            if v.shape() != shape {
+                let (expected, got) = (format!("{shape:?}"), v.shape().to_vec());
+                return Err(operators::Error::Shape { what: "prior, cotangent".into(), expected, got }.into());
+            }
+            let gradient = pull_back(&frame.widen(v)?)?;
+            frame.fold(v, &gradient, mixture.keep as f32, (-mixture.take * mixture.enter) as f32)
+        }))
+    }
+}
+
 impl Denoiser for NetworkDenoiser {
     fn space(&self) -> &Space {
         &self.space
@@ -237,12 +278,19 @@ impl Denoiser for NetworkDenoiser {
 
     fn denoise(&self, x: &Array, sigma: f64) -> Result<Array> {
         let mixture = self.mixture(sigma);
+        if let Some(frame) = self.frame(x)? {
+            let output = self.prior.network.forward(&self.enter_on(&frame, x, &mixture)?, self.timestep(sigma))?;
+            return self.leave_on(&frame, x, &output, &mixture);
+        }
         let x = self.planes(x, "prior")?;
         let output = self.prior.network.forward(&self.enter(&x, &mixture)?, self.timestep(sigma))?;
         self.joined(self.leave(&x, &output, &mixture)?)
     }
 
     fn linearize(&self, x: &Array, sigma: f64) -> Result<Linearization<'_>> {
+        if let Some(frame) = self.frame(x)? {
+            return self.linearize_on(frame, x, sigma);
+        }
         let mixture = self.mixture(sigma);
         let x = self.planes(x, "prior")?;
         let (output, pull_back) = self.prior.network.linearize(&self.enter(&x, &mixture)?, self.timestep(sigma))?;
@@ -264,15 +312,29 @@ impl Denoiser for NetworkDenoiser {
         if graph.output_channels() == self.channels || !matches!(self.prior.schedule.levels, Levels::Steps { .. }) {
             return Ok(None);
         }
+        if let Some(frame) = self.frame(x)? {
+            // The network runs where the image is; the rest is little, and the steps that ask for it are few.
+            let input = self.enter_on(&frame, x, &self.mixture(sigma))?;
+            let output = self.prior.network.forward(&input, self.timestep(sigma))?.to(&Device::Cpu)?;
+            let variance = self.variance(&self.planes(&x.to(&Device::Cpu)?, "prior")?, &output, sigma, sigma_prev)?;
+            return Ok(Some(variance.to(&x.device())?));
+        }
         let x = self.planes(x, "prior")?;
         let output = self.prior.network.forward(&self.enter(&x, &self.mixture(sigma))?, self.timestep(sigma))?;
-        let v = self.half(&output, 1)?;
+        self.variance(&x, &output, sigma, sigma_prev).map(Some)
+    }
+}
+
+impl NetworkDenoiser {
+    /// The learned variance in data units, from the network's output for `x`, both in host memory.
+    fn variance(&self, x: &Array, output: &Array, sigma: f64, sigma_prev: f64) -> Result<Array> {
+        let v = self.half(output, 1)?;
         let v = v.as_f32()?;
         let variance = LearnedVariance::new(self.gain * sigma, self.gain * sigma_prev)?;
         let mut out = vec![0f32; x.as_f32()?.len()];
         let units = self.gain * self.gain;
         self.crop(|at, padded| out[at] = (variance.at(f64::from(v[padded])) / units) as f32, x.batch());
-        Ok(Some(self.joined(Array::from_vec(x.shape(), out)?)?))
+        self.joined(Array::from_vec(x.shape(), out)?)
     }
 }
 
