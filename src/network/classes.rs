@@ -67,9 +67,11 @@ impl Prior {
         let error = |reason: String| Error::Mismatch(format!("prior {}: {reason}", card.name));
         let mut classes = classes.ok_or_else(|| error("a class was asked for, the network knows none".into()))?;
         let mut graph = network.graph().clone();
+        let precision = network.precision();
         // The prepared weights go before those of the new network come.
         drop(network);
         classes.bind(&mut graph, class).map_err(error)?;
-        Ok(Self { network: Network::new(graph)?, classes: Some(classes), schedule, range, card })
+        let network = Network::new(graph)?.with_precision(precision);
+        Ok(Self { network, classes: Some(classes), schedule, range, card })
     }
 }
