@@ -101,7 +101,7 @@ impl Run<'_> {
     /// [`Error::Interrupted`] if the observer breaks; [`Error::Numerical`] if an element of `x0` is not finite; an
     /// [`operators::Error::Device`] if the device failed.
     pub fn report(&mut self, at: &Progress<'_>) -> Result<()> {
-        let look = at.x0.device() == Device::Cpu || at.step % LOOK == 0 || at.step >= at.steps;
+        let look = at.x0.device() == Device::Cpu || at.step.is_multiple_of(LOOK) || at.step >= at.steps;
         if look && !at.x0.all_finite()? {
             let Progress { step, steps, sigma, .. } = at;
             let reason = format!("step {step} of {steps}, sigma {sigma:.4}: the image is no longer finite");

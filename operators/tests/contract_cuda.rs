@@ -112,6 +112,19 @@ fn every_operator_gives_on_a_gpu_what_it_gives_on_the_cpu() {
     assert!(compared > 100, "only {compared} operators were built");
 }
 
+/// The comparison passes where there is nothing to find, also on a machine without a GPU.
+#[test]
+fn the_cpu_agrees_with_itself() {
+    let context = Context::new(3, 12, 20);
+    for spec in ["gray", "sr-4x", "inpaint-box", "blur-motion:length=5,angle=30"] {
+        compare(spec, build(&spec.parse().unwrap(), &context).unwrap().as_ref(), &Device::Cpu);
+    }
+    let context = Context::new(1, 15, 17);
+    for spec in ["mri-4x", "blur-motion:length=7,angle=90,boundary=reflect"] {
+        compare(spec, build(&spec.parse().unwrap(), &context).unwrap().as_ref(), &Device::Cpu);
+    }
+}
+
 #[test]
 fn operators_from_files_agree() {
     let Some(device) = gpu() else { return };

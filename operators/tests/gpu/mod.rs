@@ -13,7 +13,7 @@ pub fn gpu() -> Option<Device> {
         Err(error) => {
             assert!(std::env::var_os("RECON_REQUIRE_GPU").is_none(), "RECON_REQUIRE_GPU is set: {error}");
             // Not eprintln!, which the test harness keeps for itself when a test passes.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: no GPU ({error})");
+            let _ = std::io::stderr().write_all(format!("SKIPPED: no GPU ({error})\n").as_bytes());
             None
         }
     }

@@ -1,0 +1,63 @@
+//! Every sampler with the measurement on a GPU: the image it gives on the CPU, up to rounding. Skipped, loudly, without a GPU.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+
+use nalgebra::{DMatrix, DVector};
+use operators::spec::Entry as _;
+use operators::{Context, Device, Noise, Spec, Stream, build};
+use recon::denoiser::{Denoiser, Gaussian};
+use recon::samplers::{self, Problem, Run, SAMPLERS, Silent};
+
+const SIDE: usize = 8;
+
+/// Correlated pixels around 1/2, so that the prior matters.
+fn prior(space: &operators::Space) -> Gaussian {
+    let n = space.real_dimensions();
+    let near = |i: usize, j: usize| (i / SIDE).abs_diff(j / SIDE) + (i % SIDE).abs_diff(j % SIDE);
+    let covariance = DMatrix::from_fn(n, n, |i, j| 0.1 * 0.6f64.powi(near(i, j) as i32));
+    Gaussian::new(space, DVector::from_element(n, 0.5), covariance).unwrap()
+}
+
+fn compare(device: &Device) {
+    let context = Context::new(1, SIDE, SIDE);
+    for (operator, noise_std) in [("mri-4x", 0.05), ("blur-gaussian:sigma=1", 0.05), ("inpaint-random:p=0.5", 0.0)] {
+        let operator = build(&operator.parse().unwrap(), &context).unwrap();
+        let prior = prior(operator.domain());
+        let streams = || (0..2).map(|slice| Stream { slice, purpose: Stream::SAMPLER, ..Stream::default() }).collect();
+        let image = Noise::new(1, streams()).normal(operator.domain()).unwrap().scale(0.3);
+        let y = operator.apply(&image).unwrap();
+        for entry in SAMPLERS {
+            let mut spec: Spec = entry.name().parse().unwrap();
+            if entry.parameters.iter().any(|parameter| parameter.name == "steps") {
+                spec = spec.with("steps", 12);
+            }
+            let sampler = samplers::build(&spec).unwrap();
+            let run = |device: &Device| {
+                let (y, mut noise) = (y.to(device).unwrap(), Noise::new(2, streams()).on(device));
+                let problem = Problem { operator: operator.as_ref(), y: &y, noise_std };
+                let mut run = Run { noise: &mut noise, observer: &mut Silent };
+                sampler.sample(&problem, &prior as &dyn Denoiser, &mut run)
+            };
+            let Ok(expected) = run(&Device::Cpu) else { continue };
+            let found = run(device).unwrap_or_else(|error| panic!("{spec} with {operator:?}: {error}"));
+            assert_eq!(found.device(), *device, "{spec}: the image left the GPU");
+            let far = found.to(&Device::Cpu).unwrap().sub(&expected).unwrap().norm() / expected.norm();
+            // The noise is the same to the last bit; what remains is rounding, amplified where levels are divided by.
+            assert!(far < 1e-3, "{spec} with {operator:?}: {far:e}");
+        }
+    }
+}
+
+#[test]
+fn every_sampler_gives_on_a_gpu_what_it_gives_on_the_cpu() {
+    compare(&Device::Cpu);
+    match Device::cuda(0) {
+        Ok(device) => compare(&device),
+        Err(error) => {
+            assert!(std::env::var_os("RECON_REQUIRE_GPU").is_none(), "RECON_REQUIRE_GPU is set: {error}");
+            let _ = std::io::stderr().write_all(format!("SKIPPED: no GPU ({error})\n").as_bytes());
+        }
+    }
+}
