@@ -109,8 +109,9 @@ impl Recording {
     /// Room for the sums over pixels of an image of that many channels, whoever makes them.
     pub(super) fn sums(&mut self, images: usize, (height, width): (usize, usize), channels: usize) -> Sums {
         // The most rows any kernel makes: one for each 8x8 tile, and where a sum is shared, up to 8 for each.
-        let tiles = height.div_ceil(8) * width.div_ceil(8);
-        let rows = tiles.max((8 * tiles).min(SHARED_TILES));
+        // The widest tiles are 16 x 16 pixels, and one that hangs over has as many rows as the others.
+        let tiles = 4 * height.div_ceil(16) * width.div_ceil(16);
+        let rows = tiles.max((8 * tiles).min(2 * SHARED_TILES));
         Sums { room: self.room(images * rows * channels * 8), rows: Rc::new(Cell::new(0)) }
     }
 
