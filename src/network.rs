@@ -19,6 +19,7 @@ mod cuda;
 mod diffusers;
 mod edm;
 mod fields;
+mod footprint;
 mod layers;
 mod open;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod schedule;
 
 pub use classes::Classes;
 pub use cuda::Precision;
+pub use footprint::Footprint;
 pub use schedule::{Levels, Prediction, Preconditioning, Schedule};
 
 /// A value of a graph: the output of the node of that number.
