@@ -27,7 +27,9 @@ fn gpu() -> Option<Arc<Gpu>> {
 }
 
 fn bundled() -> Prior {
-    Prior::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/data/brain-mr")).unwrap()
+    // From inside the binary, which may run on a machine without the sources.
+    let brain = datasets::BRAIN_MR;
+    Prior::from_bytes(brain.name, brain.config, brain.scheduler, brain.weights).unwrap()
 }
 
 fn random(seed: u64, shape: &[usize]) -> Array {

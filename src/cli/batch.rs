@@ -197,7 +197,9 @@ mod tests {
 
     #[test]
     fn parts_are_few_and_equal() {
-        for (count, most, size) in [(40, 16, 14), (32, 32, 32), (33, 32, 17), (1, 32, 1), (0, 4, 1), (6, 4, 3), (5, 1, 1), (150, 32, 30)] {
+        for (count, most, size) in
+            [(40, 16, 14), (32, 32, 32), (33, 32, 17), (1, 32, 1), (0, 4, 1), (6, 4, 3), (5, 1, 1), (150, 32, 30)]
+        {
             assert_eq!(nearly_equal(count, most), size, "{count} in parts of {most}");
         }
     }

@@ -216,7 +216,8 @@ impl Plan {
             let one = match timed.iter().find(|(known, _)| **known == file.space) {
                 Some((_, one)) => *one,
                 None => {
-                    let batch = if self.device.gpu().is_some() { file.batch.min(file.slices * self.samples) } else { 1 };
+                    let batch =
+                        if self.device.gpu().is_some() { file.batch.min(file.slices * self.samples) } else { 1 };
                     let one = time_one(self.denoiser(&file.space)?.as_ref(), &self.device, batch)?;
                     timed.push((&file.space, one));
                     one

@@ -240,14 +240,11 @@ fn sidecar(
         outputs,
         operator: OperatorRecord::new(args.measure.op.to_string(), &open.target.operator.facts(), noise_std),
         sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images }),
-        prior: plan
-            .prior
-            .as_ref()
-            .map(|prior| PriorRecord {
-                name: prior.card().name.clone(),
-                files: prior.files().to_vec(),
-                precision: Some(prior.precision(&plan.device).into()),
-            }),
+        prior: plan.prior.as_ref().map(|prior| PriorRecord {
+            name: prior.card().name.clone(),
+            files: prior.files().to_vec(),
+            precision: Some(prior.precision(&plan.device).into()),
+        }),
         seed: args.measure.seed,
         samples: plan.samples,
         conventions: Conventions::default(),

@@ -84,8 +84,7 @@ pub fn reconstruct(job: &Job<'_>, (t, volume): (usize, &Volume), bar: &mut Bar) 
         _ => convention.range(reference.view()),
     };
     let (convention, real_measurements) = ((convention, range), target.real_measurements()?);
-    let finish =
-        Finish { plan, file, journal, t, scale, reference: &reference, convention, lpips, real_measurements };
+    let finish = Finish { plan, file, journal, t, scale, reference: &reference, convention, lpips, real_measurements };
     let mut batches = Batches::new(plan, file, slices.len(), job.limit, (job.tune, job.quiet));
     bar.pass_slices(target.slices.len() - slices.len(), plan.slices());
     let groups: Vec<&[usize]> = slices.chunks(batches.group()).collect();

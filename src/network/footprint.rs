@@ -25,11 +25,14 @@ impl Network {
         let nodes = graph.nodes();
         let bytes = |at: usize| element * nodes[at].channels * (pixels >> (2 * nodes[at].level));
         let images = || (0..nodes.len()).filter(|&at| nodes[at].is_image);
-        let joined = |at: &usize| nodes.iter().any(|node| matches!(node.op, Op::Concat) && node.inputs.iter().any(|id| id.0 == *at));
+        let joined = |at: &usize| {
+            nodes.iter().any(|node| matches!(node.op, Op::Concat) && node.inputs.iter().any(|id| id.0 == *at))
+        };
         let kept: usize = images().filter(joined).map(bytes).sum();
         let all: usize = if pull_backs { images().map(bytes).sum() } else { 0 };
         let largest = images().map(bytes).max().unwrap_or(0);
-        let weights: usize = nodes.iter().map(|node| if let Op::Conv(conv) = &node.op { conv.weight.len() } else { 0 }).sum();
+        let weights: usize =
+            nodes.iter().map(|node| if let Op::Conv(conv) = &node.op { conv.weight.len() } else { 0 }).sum();
         Footprint {
             weights: element * weights * if pull_backs { 2 } else { 1 },
             per_image: all + kept + WORKING_IMAGES * largest,
@@ -62,6 +65,9 @@ mod tests {
         let both = network.footprint((9, 16), true);
         assert_eq!(both.per_image - forward.per_image, 320 * (1 + 8 + 2 + 8 + 16 + 1));
         let exact = network.with_precision(Precision::Tf32);
-        assert_eq!(exact.footprint((9, 16), true), Footprint { weights: 2 * both.weights, per_image: 2 * both.per_image });
+        assert_eq!(
+            exact.footprint((9, 16), true),
+            Footprint { weights: 2 * both.weights, per_image: 2 * both.per_image }
+        );
     }
 }
