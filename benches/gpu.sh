@@ -66,29 +66,29 @@ check() {
     fi
 }
 
-# The number after "NAME": in a line of JSON.
-field() { sed -n "s/.*\"$1\":\([0-9.eE+-]*\).*/\1/p" | head -n 1; }
+# The number after the first "NAME": in a line of JSON.
+field() { grep -o "\"$1\":[0-9.eE+-]*" | head -n 1 | cut -d: -f2; }
 
 now() { date +%s.%N; }
 
 # NAME OPTIONS...: the volume, with slices per second of sampling and the time of the whole command.
 volume() {
-    local name=$1 line started seconds samples images sampling slices=()
+    local name=$1 file=$out/${1//[^a-z0-9]/_} line started seconds samples images sampling slices=()
     shift
     [ -z "${SLICES:-}" ] || slices=(--slices "$SLICES")
     echo "== recon $*"
     started=$(now)
-    if ! line=$("$dir/recon" --device cuda --json --force "${slices[@]}" -o "$out/$name.nii.gz" "$@" "$volume" 2>"$out/$name.log"); then
+    if ! line=$("$dir/recon" --device cuda --json --force "${slices[@]}" -o "$file.nii.gz" "$@" "$volume" 2>"$file.log"); then
         failed=1
-        tail -n 20 "$out/$name.log"
-        row "$name" "FAILED ($out/$name.log)"
+        tail -n 20 "$file.log"
+        row "$name" "FAILED ($file.log)"
         return
     fi
     seconds=$(now)
-    echo "$line" >"$out/$name.json"
+    echo "$line" >"$file.line.json"
     images=$(field images <<<"$line") samples=$(field samples <<<"$line") sampling=$(field reconstruct_seconds <<<"$line")
     row "$name" "$(awk -v i="$images" -v n="$samples" -v s="$sampling" -v t="$seconds" -v b="$started" \
-        'BEGIN { printf "%d slices x %d samples: %.2f slices/s (%.2f s of sampling, %.2f s in all)", i / n, n, i / n / s, s, t - b }')"
+        'BEGIN { printf "%d slices x %d samples: %.2f slices/s (%.2f s of sampling, %.2f s in all)", i / n, n, i / n / (s > 0 ? s : 1), s, t - b }')"
 }
 
 run() {
@@ -120,8 +120,8 @@ run() {
             fi
         done
         # The start: nearly all of a command with one step is context, compilation, plans and capture.
-        local cache=$out/cache slices=${SLICES:-} middle=0:1
-        SLICES=$middle
+        local cache=$out/cache slices=${SLICES:-}
+        SLICES=$("$dir/recon" info "$volume" | awk '$1 == "slices" { m = int($2 / 2); print m ":" m + 1; exit }')
         RECON_CACHE=$cache volume "start-up, cold cache" --quiet --samples 1 --sampler projection:steps=2
         RECON_CACHE=$cache volume "start-up, warm cache" --quiet --samples 1 --sampler projection:steps=2
         SLICES=$slices
