@@ -118,6 +118,8 @@ impl<'a> Batches<'a> {
                 Ok(()) => done += batch.len(),
                 Err(error) if size > 1 && self.retries > 0 && is_out_of_memory(&error) => {
                     (self.retries, self.limit) = (self.retries - 1, size / 2);
+                    // Buffers of larger batches, and of other sizes, would stay.
+                    self.plan.prior.iter().for_each(|prior| prior.network().release());
                     if !self.quiet {
                         bar.beside(|| super::note(&format!("{error:#}: going on with {} images together", size / 2)));
                     }
