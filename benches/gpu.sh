@@ -56,13 +56,13 @@ check() {
     local name=$1 log=$out/$1.log counts
     shift
     echo "== $name"
-    if RECON_REQUIRE_GPU=1 "$@" >"$log" 2>&1; then
+    if RECON_REQUIRE_GPU=1 RUST_TEST_NOCAPTURE=1 "$@" >"$log" 2>&1 && ! grep SKIPPED "$log"; then
         counts=$(grep -h '^test result' "$log" | tail -n 1 | sed 's/^test result: ok. //; s/; 0 measured.*//')
         row "check $name" "ok, ${counts:-no tests}"
     else
         failed=1
         tail -n 40 "$log"
-        row "check $name" "FAILED: $(grep -h '^test .*FAILED' "$log" | awk '{ print $2 }' | tr '\n' ' ')($log)"
+        row "check $name" "FAILED: $(awk '/^failures:/ { names = "" } /^    [a-z_:0-9]+$/ { names = names $1 " " } END { printf "%s", names }' "$log")($log)"
     fi
 }
 
