@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod batch;
 mod compare;
 mod device;
 mod exit;
+mod finish;
 mod info;
 mod journal;
 mod list;

@@ -19,6 +19,7 @@ mod cuda;
 mod diffusers;
 mod edm;
 mod fields;
+mod footprint;
 mod layers;
 mod open;
 #[cfg(test)]
@@ -27,7 +28,8 @@ mod schedule;
 
 pub use classes::Classes;
 pub use cuda::Precision;
-pub use schedule::{Levels, Prediction, Preconditioning, Schedule};
+pub use footprint::Footprint;
+pub use schedule::{Levels, Preconditioning, Prediction, Schedule};
 
 /// A value of a graph: the output of the node of that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -306,6 +308,11 @@ impl Network {
 
     fn cpu(&self) -> &cpu::Program {
         self.cpu.get_or_init(|| cpu::Program::new(self.graph.clone()))
+    }
+
+    /// Gives back what it holds of GPUs: weights, and buffers for every size of batch it has seen. The next use makes them again.
+    pub fn release(&self) {
+        self.cuda.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn cuda(&self, gpu: &Arc<Gpu>) -> Result<Arc<cuda::Program>> {

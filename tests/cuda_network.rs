@@ -27,7 +27,9 @@ fn gpu() -> Option<Arc<Gpu>> {
 }
 
 fn bundled() -> Prior {
-    Prior::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/data/brain-mr")).unwrap()
+    // From inside the binary, which may run on a machine without the sources.
+    let brain = datasets::BRAIN_MR;
+    Prior::from_bytes(brain.name, brain.config, brain.scheduler, brain.weights).unwrap()
 }
 
 fn random(seed: u64, shape: &[usize]) -> Array {
@@ -61,9 +63,15 @@ fn check(gpu: &Arc<Gpu>, what: &str, graph: &Graph, shape: &[usize], t: f64) {
         let again = pull_back(&on_v).unwrap();
         let errors = [distance(&forward, &y), distance(&linear, &y), distance(&first, &gradient)];
         let repeat = distance(&again, &first);
-        println!("{what} {shape:?} {precision:?}: output {:.1e} {:.1e}, pull-back {:.1e}", errors[0], errors[1], errors[2]);
+        println!(
+            "{what} {shape:?} {precision:?}: output {:.1e} {:.1e}, pull-back {:.1e}",
+            errors[0], errors[1], errors[2]
+        );
         if errors.iter().any(|e| e.is_nan() || *e > limit) || repeat != 0.0 {
-            failures.push(format!("{precision:?}: {:.1e} {:.1e} {:.1e}, again {repeat:.1e}", errors[0], errors[1], errors[2]));
+            failures.push(format!(
+                "{precision:?}: {:.1e} {:.1e} {:.1e}, again {repeat:.1e}",
+                errors[0], errors[1], errors[2]
+            ));
         }
     }
     assert!(failures.is_empty(), "{what} {shape:?}: {failures:?}");
@@ -122,56 +130,77 @@ fn layers_between_convolutions() {
     let wide = |g: &mut Graph, x: Id, outputs: usize| g.push(conv(3, outputs, 3, 1, (1, 1)), &[x]).unwrap();
     let end = |g: &mut Graph, x: Id, inputs: usize| g.push(conv(inputs, 3, 3, 1, (1, 1)), &[x]).unwrap();
     let graphs: Vec<(&str, Graph)> = vec![
-        ("norm", graph(3, |g, x| {
-            let h = wide(g, x, 48);
-            let h = g.push(norm(48, 8, true), &[h]).unwrap();
-            end(g, h, 48);
-        })),
-        ("norm of a join, read twice", graph(3, |g, x| {
-            let (a, b) = (wide(g, x, 24), wide(g, x, 40));
-            let joined = g.push(Op::Concat, &[a, b]).unwrap();
-            let h = g.push(norm(64, 16, false), &[joined]).unwrap();
-            let (p, q) = (g.push(conv(64, 32, 3, 1, (1, 1)), &[h]).unwrap(), g.push(conv(64, 32, 1, 1, (0, 0)), &[h]).unwrap());
-            let sum = g.push(Op::Add { scale: 0.7 }, &[p, q]).unwrap();
-            end(g, sum, 32);
-        })),
-        ("resampling with and without norm", graph(3, |g, x| {
-            let h = wide(g, x, 32);
-            let n = g.push(norm(32, 8, true), &[h]).unwrap();
-            let down = g.push(Op::Downsample, &[n]).unwrap();
-            let c = g.push(conv(32, 32, 3, 1, (1, 1)), &[down]).unwrap();
-            let pooled = g.push(Op::Downsample, &[h]).unwrap();
-            let sum = g.push(Op::Add { scale: 1.0 }, &[pooled, c]).unwrap();
-            let n = g.push(norm(32, 8, true), &[sum]).unwrap();
-            let up = g.push(Op::Upsample, &[n]).unwrap();
-            let c = g.push(conv(32, 32, 3, 1, (1, 1)), &[up]).unwrap();
-            let plain = g.push(Op::Upsample, &[sum]).unwrap();
-            let sum = g.push(Op::Add { scale: 0.5 }, &[plain, c]).unwrap();
-            end(g, sum, 32);
-        })),
-        ("attention", graph(3, |g, x| {
-            let h = wide(g, x, 64);
-            let n = g.push(norm(64, 32, false), &[h]).unwrap();
-            let qkv = g.push(conv(64, 192, 1, 1, (0, 0)), &[n]).unwrap();
-            let a = g.push(Op::Attention { heads: 2 }, &[qkv]).unwrap();
-            let p = g.push(conv(64, 64, 1, 1, (0, 0)), &[a]).unwrap();
-            let sum = g.push(Op::Add { scale: 1.0 }, &[h, p]).unwrap();
-            end(g, sum, 64);
-        })),
-        ("sums that are not fused", graph(3, |g, x| {
-            let (a, b) = (wide(g, x, 16), wide(g, x, 16));
-            let n = g.push(norm(16, 4, true), &[a]).unwrap();
-            let sum = g.push(Op::Add { scale: 0.6 }, &[n, b]).unwrap();
-            let twice = g.push(Op::Add { scale: 1.0 }, &[sum, sum]).unwrap();
-            let n = g.push(norm(16, 4, false), &[twice]).unwrap();
-            let last = g.push(Op::Concat, &[n, a]).unwrap();
-            end(g, last, 32);
-        })),
-        ("the input read twice, the last layer a sum", graph(3, |g, x| {
-            let h = wide(g, x, 16);
-            let h = end(g, h, 16);
-            g.push(Op::Add { scale: 1.0 }, &[x, h]).unwrap();
-        })),
+        (
+            "norm",
+            graph(3, |g, x| {
+                let h = wide(g, x, 48);
+                let h = g.push(norm(48, 8, true), &[h]).unwrap();
+                end(g, h, 48);
+            }),
+        ),
+        (
+            "norm of a join, read twice",
+            graph(3, |g, x| {
+                let (a, b) = (wide(g, x, 24), wide(g, x, 40));
+                let joined = g.push(Op::Concat, &[a, b]).unwrap();
+                let h = g.push(norm(64, 16, false), &[joined]).unwrap();
+                let (p, q) = (
+                    g.push(conv(64, 32, 3, 1, (1, 1)), &[h]).unwrap(),
+                    g.push(conv(64, 32, 1, 1, (0, 0)), &[h]).unwrap(),
+                );
+                let sum = g.push(Op::Add { scale: 0.7 }, &[p, q]).unwrap();
+                end(g, sum, 32);
+            }),
+        ),
+        (
+            "resampling with and without norm",
+            graph(3, |g, x| {
+                let h = wide(g, x, 32);
+                let n = g.push(norm(32, 8, true), &[h]).unwrap();
+                let down = g.push(Op::Downsample, &[n]).unwrap();
+                let c = g.push(conv(32, 32, 3, 1, (1, 1)), &[down]).unwrap();
+                let pooled = g.push(Op::Downsample, &[h]).unwrap();
+                let sum = g.push(Op::Add { scale: 1.0 }, &[pooled, c]).unwrap();
+                let n = g.push(norm(32, 8, true), &[sum]).unwrap();
+                let up = g.push(Op::Upsample, &[n]).unwrap();
+                let c = g.push(conv(32, 32, 3, 1, (1, 1)), &[up]).unwrap();
+                let plain = g.push(Op::Upsample, &[sum]).unwrap();
+                let sum = g.push(Op::Add { scale: 0.5 }, &[plain, c]).unwrap();
+                end(g, sum, 32);
+            }),
+        ),
+        (
+            "attention",
+            graph(3, |g, x| {
+                let h = wide(g, x, 64);
+                let n = g.push(norm(64, 32, false), &[h]).unwrap();
+                let qkv = g.push(conv(64, 192, 1, 1, (0, 0)), &[n]).unwrap();
+                let a = g.push(Op::Attention { heads: 2 }, &[qkv]).unwrap();
+                let p = g.push(conv(64, 64, 1, 1, (0, 0)), &[a]).unwrap();
+                let sum = g.push(Op::Add { scale: 1.0 }, &[h, p]).unwrap();
+                end(g, sum, 64);
+            }),
+        ),
+        (
+            "sums that are not fused",
+            graph(3, |g, x| {
+                let (a, b) = (wide(g, x, 16), wide(g, x, 16));
+                let n = g.push(norm(16, 4, true), &[a]).unwrap();
+                let sum = g.push(Op::Add { scale: 0.6 }, &[n, b]).unwrap();
+                let twice = g.push(Op::Add { scale: 1.0 }, &[sum, sum]).unwrap();
+                let n = g.push(norm(16, 4, false), &[twice]).unwrap();
+                let last = g.push(Op::Concat, &[n, a]).unwrap();
+                end(g, last, 32);
+            }),
+        ),
+        (
+            "the input read twice, the last layer a sum",
+            graph(3, |g, x| {
+                let h = wide(g, x, 16);
+                let h = end(g, h, 16);
+                g.push(Op::Add { scale: 1.0 }, &[x, h]).unwrap();
+            }),
+        ),
     ];
     for (what, graph) in &graphs {
         for shape in [[1, 3, 16, 16], [3, 3, 24, 40], [2, 3, 46, 54]] {
@@ -184,11 +213,29 @@ fn layers_between_convolutions() {
 fn whole_networks() {
     let Some(gpu) = gpu() else { return };
     let multipliers = &[1, 2, 2];
-    let small = Adm { channels: 3, outputs: 6, base: 32, multipliers, blocks: 1, attention: &[1, 2], head_channels: 16, groups: 32 };
+    let small = Adm {
+        channels: 3,
+        outputs: 6,
+        base: 32,
+        multipliers,
+        blocks: 1,
+        attention: &[1, 2],
+        head_channels: 16,
+        groups: 32,
+    };
     for shape in [[1, 3, 32, 32], [3, 3, 40, 56], [4, 3, 48, 48]] {
         check(&gpu, "guided diffusion, small", &small.graph(), &shape, 417.0);
     }
-    let wide = Adm { channels: 1, outputs: 1, base: 128, multipliers, blocks: 2, attention: &[2], head_channels: 64, groups: 32 };
+    let wide = Adm {
+        channels: 1,
+        outputs: 1,
+        base: 128,
+        multipliers,
+        blocks: 2,
+        attention: &[2],
+        head_channels: 64,
+        groups: 32,
+    };
     check(&gpu, "guided diffusion, wide", &wide.graph(), &[2, 1, 64, 64], 17.0);
     let prior = bundled();
     check(&gpu, "the bundled prior", prior.network.graph(), &[2, 1, 96, 64], 250.0);
@@ -245,7 +292,9 @@ fn samplers_end_at_the_same_image_on_both_devices() {
     let operator = build(&"mri:accel=4".parse().unwrap(), &context).unwrap();
     let truth = random(5, &[2, 1, 64, 48]).scale(0.1);
     let y = operator.apply(&truth).unwrap();
-    for spec in ["dps:steps=12", "projection:steps=12", "diffpir:steps=12", "ddnm:steps=12", "gaussian-guidance:steps=12"] {
+    for spec in
+        ["dps:steps=12", "projection:steps=12", "diffpir:steps=12", "ddnm:steps=12", "gaussian-guidance:steps=12"]
+    {
         let sampler = samplers::build(&spec.parse().unwrap()).unwrap();
         let mut images = Vec::new();
         for (precision, device) in

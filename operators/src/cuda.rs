@@ -156,7 +156,7 @@ pub fn cache_directory() -> Option<PathBuf> {
 pub fn driver_error(what: &str, e: DriverError) -> Error {
     use sys::CUresult as R;
     let reason = match e.0 {
-        R::CUDA_ERROR_OUT_OF_MEMORY => "the memory of the GPU is full; try a smaller batch".into(),
+        R::CUDA_ERROR_OUT_OF_MEMORY => format!("{}; try a smaller batch", crate::error::MEMORY_IS_FULL),
         R::CUDA_ERROR_NO_DEVICE => "the driver shows no GPU".into(),
         R::CUDA_ERROR_STUB_LIBRARY => "the libcuda that was found is the stub of the toolkit, not a driver".into(),
         R::CUDA_ERROR_DEVICE_UNAVAILABLE => "the GPU is in use by another process that does not share it".into(),

@@ -77,5 +77,15 @@ pub enum Error {
     },
 }
 
+/// How a [`Error::Device`] over memory says so.
+pub(crate) const MEMORY_IS_FULL: &str = "the memory of the GPU is full";
+
+impl Error {
+    /// Whether a GPU had too little memory: the same may work in smaller pieces.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Device(reason) if reason.contains(MEMORY_IS_FULL))
+    }
+}
+
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;

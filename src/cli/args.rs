@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use operators::Spec;
+use recon::network::Precision;
 
 const CONVENTIONS: &str = "\
 Conventions:
@@ -117,6 +118,13 @@ pub struct Reconstruct {
     /// Where to compute: auto (the first GPU where there is one and its libraries are found), cpu, cuda or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceArg,
+    /// Numbers of the network on a GPU: bf16, tf32 (2 to 3 digits more), or f32 (as on the processor, slow). The processor always takes f32.
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
+    pub precision: PrecisionArg,
+    /// Images (slices times samples) computed together [default: on a GPU as many as its memory holds and its speed gains from, on
+    /// the processor up to 4 samples of one slice].
+    #[arg(long, value_name = "N")]
+    pub batch: Option<std::num::NonZeroUsize>,
     /// Posterior samples per slice: above 1, the output is their mean and `_std` their standard deviation.
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
@@ -273,6 +281,27 @@ impl FromStr for DeviceArg {
             _ => text.strip_prefix("cuda:").and_then(number),
         };
         known.ok_or_else(|| format!("expected auto, cpu, cuda or cuda:N with N counted from 0, got `{text}`"))
+    }
+}
+
+/// The numbers a network computes with on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// bfloat16 images and weights, float sums.
+    Bf16,
+    /// Float images; products read 10 bits of the mantissa.
+    Tf32,
+    /// Float throughout, without tensor cores.
+    F32,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::Bf16 => Self::Bf16,
+            PrecisionArg::Tf32 => Self::Tf32,
+            PrecisionArg::F32 => Self::F32,
+        }
     }
 }
 

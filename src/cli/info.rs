@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use operators::cuda;
 use recon::io::{Slicing, Source};
+use recon::network::Precision;
 
 use super::prior::Prior;
 
@@ -95,7 +96,7 @@ pub fn priors(paths: &[PathBuf]) -> anyhow::Result<()> {
     for path in paths {
         let mut text = String::new();
         let _ = writeln!(text, "{}", path.display());
-        for (name, words) in Prior::load(path, None)?.summary() {
+        for (name, words) in Prior::load(path, None, Precision::default())?.summary() {
             let _ = writeln!(text, "  {name:<12} {words}");
         }
         super::print(&text)?;

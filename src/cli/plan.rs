@@ -1,5 +1,6 @@
 //! From what was typed to what will be done: everything that can fail cheaply fails here.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use recon::report::sidecar::{GeometryRecord, HashedFile, OperatorRecord, Sidecar
 use recon::samplers::{self, SAMPLERS, Sampler};
 
 use super::args::Reconstruct;
+use super::batch;
 use super::device;
 use super::exit::{BadInput, Usage};
 use super::journal::Journal;
@@ -55,6 +57,8 @@ pub struct FilePlan {
     pub key: String,
     /// Whether an earlier run wrote everything (`--resume`).
     pub done: bool,
+    /// The most images drawn together.
+    pub batch: usize,
     /// Slices that an earlier run finished (`--resume`).
     pub finished: usize,
     /// What is odd about this input with this prior.
@@ -100,7 +104,7 @@ impl Plan {
         }
         args.measure.op.resolve("operator", operators::OPERATORS)?;
         let (device, idle_gpu) = device::open(args.device, uses_prior)?;
-        let prior = uses_prior.then(|| Prior::load(&args.prior, args.class)).transpose()?;
+        let prior = uses_prior.then(|| Prior::load(&args.prior, args.class, args.precision.into())).transpose()?;
         let mut plan = Self { sampler, spec, samples, device, idle_gpu, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
         check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;
@@ -124,6 +128,7 @@ impl Plan {
             slices: target.slices.len() * target.source.shape().t,
             key: self.key(args, target),
             outputs,
+            batch: batch::limit(self, target.operator.domain(), args.batch.map(NonZeroUsize::get))?,
             done: false,
             finished: 0,
             warnings,
@@ -183,6 +188,7 @@ impl Plan {
             "tune": args.tune,
             "samples": self.samples,
             "device": self.device.gpu().map_or("cpu", |gpu| gpu.name()),
+            "precision": self.prior.as_ref().filter(|_| self.device.gpu().is_some()).map(|prior| prior.precision(&self.device)),
             "weights": weights,
         })
         .to_string()
@@ -210,7 +216,9 @@ impl Plan {
             let one = match timed.iter().find(|(known, _)| **known == file.space) {
                 Some((_, one)) => *one,
                 None => {
-                    let one = time_one(self.denoiser(&file.space)?.as_ref(), &self.device)?;
+                    let batch =
+                        if self.device.gpu().is_some() { file.batch.min(file.slices * self.samples) } else { 1 };
+                    let one = time_one(self.denoiser(&file.space)?.as_ref(), &self.device, batch)?;
                     timed.push((&file.space, one));
                     one
                 }
@@ -237,9 +245,9 @@ impl FilePlan {
     }
 }
 
-/// The faster of two evaluations: the first one pays for the caches.
-fn time_one(denoiser: &dyn Denoiser, device: &Device) -> anyhow::Result<f64> {
-    let x = Array::zeros(&denoiser.space().batched(1), denoiser.space().dtype(), device);
+/// Seconds per image of the faster of two evaluations: the first one pays for the caches.
+fn time_one(denoiser: &dyn Denoiser, device: &Device, batch: usize) -> anyhow::Result<f64> {
+    let x = Array::zeros(&denoiser.space().batched(batch), denoiser.space().dtype(), device);
     let mut seconds = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();
@@ -247,7 +255,7 @@ fn time_one(denoiser: &dyn Denoiser, device: &Device) -> anyhow::Result<f64> {
         denoiser.denoise(&x, 1.0)?.all_finite()?;
         seconds = seconds.min(start.elapsed().as_secs_f64());
     }
-    Ok(seconds)
+    Ok(seconds / batch as f64)
 }
 
 fn check_tuning(args: &Reconstruct, spec: &Spec) -> anyhow::Result<()> {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use operators::Space;
+use operators::{Device, Space};
 use recon::denoiser::{Denoiser, NetworkDenoiser};
-use recon::network::Card;
+use recon::network::{Card, Network, Precision};
 use recon::report::sidecar::HashedFile;
 
 /// A pixel that is this much larger or smaller than those of the training images is worth a warning.
@@ -18,11 +18,12 @@ pub struct Prior {
 }
 
 impl Prior {
-    /// A bundled prior by its name, unless there is a file or folder of that name; else a checkpoint. `class` binds a class.
+    /// A bundled prior by its name, unless there is a file or folder of that name; else a checkpoint. `class` binds a class;
+    /// `precision` is for a GPU.
     ///
     /// # Errors
     /// [`recon::Error::Model`] naming the path looked at, and for a plain name the bundled ones.
-    pub fn load(path: &Path, class: Option<usize>) -> anyhow::Result<Self> {
+    pub fn load(path: &Path, class: Option<usize>, precision: Precision) -> anyhow::Result<Self> {
         let bundled = datasets::PRIORS.iter().find(|prior| path == Path::new(prior.name));
         let (network, mut files) = if let (Some(prior), false) = (bundled, path.exists()) {
             let mut network =
@@ -43,10 +44,11 @@ impl Prior {
         if path.is_file() && settings.is_file() {
             files.push(HashedFile::of_file("settings", &settings)?);
         }
-        let network = match class {
+        let mut network = match class {
             Some(class) => network.with_class(class)?,
             None => network,
         };
+        network.network = network.network.with_precision(precision);
         Ok(Self { network: Arc::new(network), files })
     }
 
@@ -93,6 +95,20 @@ impl Prior {
     /// What is known of it.
     pub fn card(&self) -> &Card {
         &self.network.card
+    }
+
+    /// What it computes.
+    pub fn network(&self) -> &Network {
+        &self.network.network
+    }
+
+    /// The numbers it computes with on a device.
+    pub fn precision(&self, device: &Device) -> &'static str {
+        match (device.gpu(), self.network().precision()) {
+            (None, _) | (_, Precision::F32) => "f32",
+            (_, Precision::Bf16) => "bf16",
+            (_, Precision::Tf32) => "tf32",
+        }
     }
 
     /// For the sidecar.

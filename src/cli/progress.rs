@@ -30,6 +30,8 @@ pub struct Bar {
     /// Steps that the bar counts for one slice, so that it moves inside a slice too.
     steps_per_slice: u64,
     slices_done: u64,
+    /// Those of them that this run sampled: what was finished before, or is empty, says nothing about the rate.
+    slices_sampled: u64,
 }
 
 impl Bar {
@@ -45,15 +47,29 @@ impl Bar {
             bar.set_style(style);
         }
         bar.set_message(format!("slice 0/{slices}"));
-        Self { bar, steps_per_slice: STEPS, slices_done: 0 }
+        Self { bar, steps_per_slice: STEPS, slices_done: 0, slices_sampled: 0 }
     }
 
-    /// One more slice is done.
+    /// That many slices more need no work.
+    pub fn pass_slices(&mut self, count: usize, total: usize) {
+        self.slices_done += count as u64;
+        if count > 0 {
+            self.show(total);
+            self.bar.reset_eta();
+        }
+    }
+
+    /// That many slices more are sampled.
     pub fn finish_slices(&mut self, count: usize, total: usize) {
         self.slices_done += count as u64;
+        self.slices_sampled += count as u64;
+        self.show(total);
+    }
+
+    fn show(&self, total: usize) {
         self.bar.set_position(self.slices_done * self.steps_per_slice);
         let seconds = self.bar.elapsed().as_secs_f64().max(1e-9);
-        let rate = self.slices_done as f64 / seconds;
+        let rate = self.slices_sampled as f64 / seconds;
         self.bar.set_message(format!("slice {}/{total}, {rate:.2} slices/s", self.slices_done));
     }
 
@@ -68,7 +84,7 @@ impl Bar {
     }
 }
 
-/// The part of a slice that one call of a sampler draws.
+/// The part of a group of slices that one call of a sampler draws.
 pub struct Part<'a> {
     bar: &'a ProgressBar,
     from: u64,
@@ -76,7 +92,7 @@ pub struct Part<'a> {
 }
 
 impl Bar {
-    /// Samples `start..start + count` of `samples` of the next slice.
+    /// Images `start..start + count` of the next slices, each of which has `samples`.
     pub fn part(&self, start: usize, count: usize, samples: usize) -> Part<'_> {
         let share = |n: usize| self.steps_per_slice * n as u64 / samples.max(1) as u64;
         Part { bar: &self.bar, from: self.slices_done * self.steps_per_slice + share(start), length: share(count) }

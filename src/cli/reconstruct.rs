@@ -18,7 +18,7 @@ use super::journal::Journal;
 use super::plan::{FilePlan, OpenFile, Plan};
 use super::print;
 use super::progress::Bar;
-use super::volume::{self, Figure};
+use super::volume::{self, Figure, Job};
 
 const SIMULATED: &str = "the measurement was computed from the input image, which has no raw data: simulated, with the same operator \
                          for measuring and reconstructing (an inverse crime)";
@@ -35,7 +35,9 @@ pub fn run(args: &Reconstruct) -> anyhow::Result<()> {
     if let Some(reason) = &plan.idle_gpu {
         note(reason);
     }
-    note(&describe(&plan)?);
+    if !args.measure.quiet {
+        note(&describe(&plan, args.dry_run)?);
+    }
     if args.dry_run {
         return Ok(());
     }
@@ -80,8 +82,9 @@ pub fn convention(convention: ConventionArg) -> Convention {
     }
 }
 
-/// What will be done, and how long it will take here.
-fn describe(plan: &Plan) -> anyhow::Result<String> {
+/// What will be done, and how long it will take here. On a GPU a measured time costs the start-up of a network, so it is only
+/// taken where nothing else is done.
+fn describe(plan: &Plan, dry_run: bool) -> anyhow::Result<String> {
     let mut text = String::new();
     for file in &plan.files {
         let _ = writeln!(text, "{}", file.description);
@@ -95,14 +98,13 @@ fn describe(plan: &Plan) -> anyhow::Result<String> {
         let _ = write!(text, ", {} slices finished before", plan.finished());
     }
     let slices = slices - plan.finished();
-    if let Some(seconds) = plan.seconds()? {
+    if denoise + vjp > 0 {
         let pull_backs = if vjp > 0 { format!(" and {} pull-backs", slices * samples * vjp) } else { String::new() };
-        let _ = write!(
-            text,
-            ": {} network evaluations{pull_backs}, about {}",
-            slices * samples * denoise,
-            duration(seconds)
-        );
+        let _ = write!(text, ": {} network evaluations{pull_backs}", slices * samples * denoise);
+    }
+    let timed = if plan.device.gpu().is_none() || dry_run { plan.seconds()? } else { None };
+    if let Some(seconds) = timed {
+        let _ = write!(text, ", about {}", duration(seconds));
     }
     Ok(text)
 }
@@ -160,7 +162,9 @@ fn volumes(
         timings.read_seconds += begun.elapsed().as_secs_f64();
         warnings.extend(odd.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
         let begun = Instant::now();
-        let outcome = volume::reconstruct(plan, &open, (t, &input), journal, bar, metrics, args.tune.is_some())?;
+        let (limit, tune, quiet) = (file.batch, args.tune.is_some(), args.measure.quiet);
+        let job = Job { plan, file: &open, journal, metrics, limit, tune, quiet };
+        let outcome = volume::reconstruct(&job, (t, &input), bar)?;
         timings.reconstruct_seconds += begun.elapsed().as_secs_f64() - outcome.evaluate_seconds;
         timings.evaluate_seconds += outcome.evaluate_seconds;
         let begun = Instant::now();
@@ -236,10 +240,11 @@ fn sidecar(
         outputs,
         operator: OperatorRecord::new(args.measure.op.to_string(), &open.target.operator.facts(), noise_std),
         sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images }),
-        prior: plan
-            .prior
-            .as_ref()
-            .map(|prior| PriorRecord { name: prior.card().name.clone(), files: prior.files().to_vec() }),
+        prior: plan.prior.as_ref().map(|prior| PriorRecord {
+            name: prior.card().name.clone(),
+            files: prior.files().to_vec(),
+            precision: Some(prior.precision(&plan.device).into()),
+        }),
         seed: args.measure.seed,
         samples: plan.samples,
         conventions: Conventions::default(),

@@ -72,7 +72,16 @@ impl NetworkDenoiser {
             {
                 let multiple = graph.multiple();
                 let (rows, columns) = (Padding::new(height, multiple), Padding::new(width, multiple));
-                Ok(Self { prior, space: space.clone(), channels, low, gain: high - low, rows, columns, frames: Frames::default() })
+                Ok(Self {
+                    prior,
+                    space: space.clone(),
+                    channels,
+                    low,
+                    gain: high - low,
+                    rows,
+                    columns,
+                    frames: Frames::default(),
+                })
             }
             _ => {
                 let expected = match channels {

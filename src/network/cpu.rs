@@ -24,8 +24,8 @@ use conv::{Finish, Source};
 use image::Image;
 use norm::{Layer, Norm};
 use pool::Pool;
-pub(super) use vector::embedding;
 use stencil::Packed;
+pub(super) use vector::embedding;
 
 use super::{Graph, Id, Op};
 

@@ -147,6 +147,9 @@ pub struct PriorRecord {
     pub name: String,
     /// Its files.
     pub files: Vec<HashedFile>,
+    /// The numbers it computed with: `bf16`, `tf32` or `f32`; `null` in sidecars of older versions.
+    #[serde(default)]
+    pub precision: Option<String>,
 }
 
 /// The conventions of a run, in words.
@@ -200,7 +203,7 @@ pub struct Timings {
     pub read_seconds: f64,
     /// Simulating and reconstructing.
     pub reconstruct_seconds: f64,
-    /// Metrics.
+    /// Metrics, as far as they were not computed beside the sampling.
     pub evaluate_seconds: f64,
     /// Writing.
     pub write_seconds: f64,

@@ -65,6 +65,21 @@ fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
 }
 
 #[test]
+fn slices_and_samples_computed_together_are_those_computed_alone() {
+    let scene = Scene::with_head();
+    let run = "--device cpu --noise 0.02 --sampler projection:steps=2 --samples 3 --force -o out.nii scan.nii";
+    let bytes = [None, Some(1), Some(2), Some(7), Some(12)].map(|batch| {
+        let batch = batch.map_or(String::new(), |n| format!("--batch {n} "));
+        scene.run(&format!("{batch}{run}")).ok();
+        (scene.bytes("out.nii"), scene.bytes("out_std.nii"))
+    });
+    let (first, others) = bytes.split_first().unwrap();
+    others.iter().for_each(|other| assert!(other == first, "a batch changes the result"));
+    let prior = scene.sidecar("out.json").prior.unwrap();
+    assert_eq!(prior.precision.as_deref(), Some("f32"), "the processor has one precision");
+}
+
+#[test]
 fn many_samples_are_their_mean_and_deviation() {
     let scene = Scene::with_head();
     let run = "--sampler projection:steps=2 --slices 1:2 scan.nii";

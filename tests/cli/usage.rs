@@ -70,6 +70,13 @@ fn a_device_that_is_not_there_has_its_own_code() {
 }
 
 #[test]
+fn precision_and_batch_are_checked() {
+    let scene = Scene::with_head();
+    scene.run("--precision fp8 scan.nii").fails(2, &["--precision", "bf16", "tf32", "f32"]);
+    scene.run("--batch 0 scan.nii").fails(2, &["--batch"]);
+}
+
+#[test]
 fn a_prior_that_is_not_there_is_named() {
     let scene = Scene::with_head();
     let ran = scene.run("--prior models/heart --sampler projection:steps=2 scan.nii");

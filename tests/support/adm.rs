@@ -20,7 +20,16 @@ impl Adm {
     #[allow(dead_code, reason = "not every test target times the published sizes")]
     pub fn ffhq() -> Self {
         let multipliers = &[1, 1, 2, 2, 4, 4];
-        Self { channels: 3, outputs: 6, base: 128, multipliers, blocks: 1, attention: &[4], head_channels: 64, groups: 32 }
+        Self {
+            channels: 3,
+            outputs: 6,
+            base: 128,
+            multipliers,
+            blocks: 1,
+            attention: &[4],
+            head_channels: 64,
+            groups: 32,
+        }
     }
 
     /// `256x256_diffusion_uncond.pt`: 552.8 million parameters.
