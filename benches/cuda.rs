@@ -41,7 +41,8 @@ fn main() {
     let batches: Vec<usize> = words.iter().skip(1).filter_map(|word| word.parse().ok()).collect();
     let adm = if name == "imagenet" { Adm::imagenet() } else { Adm::ffhq() };
     let graph = adm.graph();
-    for precision in [Precision::Bf16, Precision::Tf32] {
+    let tf32 = std::env::args().any(|word| word == "--tf32");
+    for precision in if tf32 { vec![Precision::Tf32] } else { vec![Precision::Bf16] } {
         for &batch in &batches {
             let network = Network::new(graph.clone()).unwrap().with_precision(precision);
             let mut noise = Noise::new(1, vec![Stream::default(); batch]);

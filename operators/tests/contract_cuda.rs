@@ -55,14 +55,16 @@ fn compare(name: &str, a: &dyn ForwardOperator, device: &Device) {
             let found = a.spectral(&there(&y), &f).unwrap().expect("as on the CPU");
             check("spectral", distance(&home(Ok(found)), expected), EXACT);
         }
-        // Undoing amplifies rounding by up to 1 / rcond along directions that the data hardly show: seen in the data it must be
-        // small, and in the image not above what the contract of the CPU allows.
+        // Undoing iteratively amplifies rounding by up to 1 / rcond along directions that the data hardly show, so two such images
+        // may differ there by as much as they are large (a motion blur with reflected borders: 1.5 %): they are compared in the data.
         let limit = if closed.is_some() { EXACT } else { 2.0 * a.rcond() };
         let undone = |what: &str, found: Array, expected: Array, size: f64| {
             let difference = found.sub(&expected).unwrap();
             check(&format!("{what}, in the data"), a.apply(&difference).unwrap().norm() / size, limit);
-            let image = difference.norm() / expected.norm().max(size / norm);
-            check(&format!("{what}, in the image"), image, 100.0 * a.rcond());
+            if closed.is_some() {
+                let image = difference.norm() / expected.norm().max(size / norm);
+                check(&format!("{what}, in the image"), image, 100.0 * a.rcond());
+            }
         };
         let (found, expected) = (home(a.pseudo_inverse(&there(&y))), a.pseudo_inverse(&y).unwrap());
         let size = norm * expected.norm() + y.norm();
@@ -73,7 +75,11 @@ fn compare(name: &str, a: &dyn ForwardOperator, device: &Device) {
         let ((kind, found), (expected_kind, expected)) =
             (a.first_look(&there(&measured)).unwrap(), a.first_look(&measured).unwrap());
         assert_eq!(kind, expected_kind);
-        undone_look(name, &home(Ok(found)), &expected, 100.0 * a.rcond());
+        if kind == "pseudo-inverse" {
+            undone("first_look", home(Ok(found)), expected, norm * x.norm());
+        } else {
+            check("first_look", distance(&home(Ok(found)), &expected), EXACT);
+        }
         let noise = || {
             let streams = (0..batch).map(|slice| Stream { slice, ..Stream::default() }).collect();
             Noise::new(4, streams)
@@ -83,10 +89,6 @@ fn compare(name: &str, a: &dyn ForwardOperator, device: &Device) {
         let found = gaussian.add(a, &there(&measured), &mut noise().on(device));
         check("measurement noise", distance(&home(found), &expected), EXACT);
     }
-}
-
-fn undone_look(name: &str, found: &Array, expected: &Array, limit: f64) {
-    assert!(distance(found, expected) <= limit, "{name}, first_look: {:e}", distance(found, expected));
 }
 
 fn contexts() -> Vec<Context> {

@@ -345,12 +345,11 @@ impl Request {
         )?;
         let tiles = (self.size.1.div_ceil(tile.width), self.size.0.div_ceil(tile.height));
         let rows = tile.sum_rows(self.size);
-        let grid = [
-            self.weights.channels().div_ceil(tile.channels),
-            tiles.0 * tiles.1 * self.images.div_ceil(tile.images),
-            tile.split,
-        ];
-        Ok(Launch::new("convolve", &function, grid, 288)
+        let across = self.weights.channels().div_ceil(tile.channels);
+        let down = tiles.0 * tiles.1 * self.images.div_ceil(tile.images);
+        let grid =
+            if tile.alternates() { [(across * down).min(gpu.multiprocessors()), 1, 1] } else { [across, down, tile.split] };
+        Ok(Launch::new("convolve", &function, grid, tile.threads())
             .shared(shared)
             .arg(maps)
             .arg(self.convolution(places, precision, tiles, rows)))

@@ -11,7 +11,8 @@ pub(super) struct Tile {
     pub(super) width: usize,
     /// Output channels of a block.
     pub(super) channels: usize,
-    /// Of the two groups of warps, how many lie along the pixels; the others lie along the channels.
+    /// Of the two groups of warps, how many lie along the pixels, the others along the channels; 0 where they take turns, each with a
+    /// tile of its own.
     pub(super) groups_m: usize,
     /// Blocks that share the sum over input channels.
     pub(super) split: usize,
@@ -21,6 +22,8 @@ pub(super) struct Tile {
 
 /// Shared memory of a multiprocessor, less what the system keeps for each block.
 const SHARED_BYTES: usize = 227 * 1024;
+/// Fewer tiles than this leave groups that take turns without work on the devices there are.
+const TURNS: usize = 64;
 /// More blocks than this need not share sums to fill a device.
 pub(super) const SHARED_TILES: usize = 400;
 const STAGES_A: usize = 2;
@@ -31,12 +34,21 @@ const EXTRA_BYTES: usize = 1024 + 1024 + 256;
 impl Tile {
     /// Columns of one matrix instruction.
     pub(super) fn columns(&self) -> usize {
-        self.channels * self.groups_m / 2
+        if self.alternates() { self.channels } else { self.channels * self.groups_m / 2 }
+    }
+
+    pub(super) fn alternates(&self) -> bool {
+        self.groups_m == 0
+    }
+
+    /// Threads of a block.
+    pub(super) fn threads(&self) -> usize {
+        if self.alternates() { 384 } else { 288 }
     }
 
     /// Registers of a thread that hold sums; as many again and some are left to it.
     fn registers(&self) -> usize {
-        self.images * (self.height / 8) * (self.width / 8) / self.groups_m * self.columns() / 2
+        self.images * (self.height / 8) * (self.width / 8) / self.groups_m.max(1) * self.columns() / 2
     }
 
     fn stage_a(&self) -> usize {
@@ -44,22 +56,29 @@ impl Tile {
     }
 
     fn stages_b(&self) -> usize {
-        let room = SHARED_BYTES / self.blocks - EXTRA_BYTES;
+        let kept = if self.alternates() { self.staged() } else { 0 };
+        let room = (SHARED_BYTES / self.blocks - EXTRA_BYTES).saturating_sub(kept);
         (room.saturating_sub(STAGES_A * self.stage_a()) / (self.channels * ROW_BYTES)).min(8)
     }
 
     /// Dynamic shared memory of a block.
     pub(super) fn shared_bytes(&self) -> usize {
         let stages = STAGES_A * self.stage_a() + self.stages_b() * self.channels * ROW_BYTES;
-        let staged = 2 * 64 * (self.columns() + 8) * 4 + 2 * 8192;
-        stages.max(staged) + 1024
+        1024 + if self.alternates() { stages + self.staged() } else { stages.max(self.staged()) }
+    }
+
+    /// Bytes of the sums on their way out, and of their sums over pixels.
+    fn staged(&self) -> usize {
+        2 * 64 * (self.columns() + 8) * 4 + 2 * 8192
     }
 
     pub(super) fn macros(&self) -> String {
-        let Self { images, height, width, channels, groups_m, split, blocks } = self;
+        let Self { images, height, width, channels, split, blocks, .. } = self;
+        let groups = if self.alternates() { String::new() } else { format!("#define GROUPS_M {}\n", self.groups_m) };
+        let alternate = u8::from(self.alternates());
         format!(
-            "#define TILE_N {images}\n#define TILE_H {height}\n#define TILE_W {width}\n#define BLOCK_CHANNELS {channels}\n\
-             #define GROUPS_M {groups_m}\n#define SPLIT {split}\n#define STAGES_A {STAGES_A}\n#define STAGES_B {}\n\
+            "{groups}#define ALTERNATE {alternate}\n#define TILE_N {images}\n#define TILE_H {height}\n#define TILE_W {width}\n#define BLOCK_CHANNELS {channels}\n\
+             #define SPLIT {split}\n#define STAGES_A {STAGES_A}\n#define STAGES_B {}\n\
              #define BLOCKS_PER_SM {blocks}\n",
             self.stages_b()
         )
@@ -68,7 +87,7 @@ impl Tile {
     /// Rows of sums per image.
     pub(super) fn sum_rows(&self, (height, width): (usize, usize)) -> usize {
         let tiles = width.div_ceil(self.width) * height.div_ceil(self.height);
-        tiles * self.split * if self.images > 1 { 1 } else { self.groups_m }
+        tiles * self.split * if self.images > 1 { 1 } else { self.groups_m.max(1) }
     }
 
     pub(super) fn name(&self) -> String {
@@ -99,8 +118,8 @@ impl Tile {
         let mut all = Vec::new();
         for channels in widths {
             let shapes: &[(usize, usize, usize, usize, usize)] = match channels {
-                129.. => &[(1, 8, 16, 2, 1), (1, 8, 8, 1, 1)],
-                _ => &[(1, 16, 16, 2, 1), (1, 8, 16, 2, 2), (1, 8, 8, 1, 2), (2, 8, 8, 2, 2)],
+                129.. => &[(1, 8, 8, 0, 1), (1, 8, 16, 2, 1), (1, 8, 8, 1, 1)],
+                _ => &[(1, 8, 16, 0, 1), (1, 16, 16, 2, 1), (1, 8, 16, 2, 2), (1, 8, 8, 1, 2), (2, 8, 8, 2, 2)],
             };
             for &(images, tile_height, tile_width, groups_m, blocks) in shapes {
                 for split in [1, 2, 4, 8] {
@@ -113,7 +132,9 @@ impl Tile {
                     let tiles = pixels.div_ceil(images * tile_height * tile_width)
                         * request.weights.channels().div_ceil(channels);
                     let shared = split > 1 && (split > loads || tiles * split > SHARED_TILES);
-                    if fits && !wide && !empty && !shared {
+                    // Turns need tiles to take them on.
+                    let idle = tile.alternates() && (split > 1 || tiles < 2 * TURNS);
+                    if fits && !wide && !empty && !shared && !idle {
                         all.push(tile);
                     }
                 }

@@ -9,14 +9,27 @@
 // convolution plus the 1x1 convolution of a skip connection, cost no copy and no second pass. SPLIT blocks of a cluster share
 // the sum and add up through distributed shared memory, in a fixed order.
 //
-// Macros: TILE_N, TILE_H, TILE_W, BLOCK_CHANNELS, GROUPS_M (of two warpgroups, along pixels), SPLIT, STAGES_A, STAGES_B,
-// BLOCKS_PER_SM; the functions `wgmma` (rows 64, columns GROUP_CHANNELS) are generated beside this file.
+// Two groups of four warps compute. Either they share one tile (GROUPS_M of them along the pixels, the others along the channels),
+// or with ALTERNATE each has a tile of its own and one block per multiprocessor walks over the tiles: while one group stores, the
+// other multiplies. One more warp copies.
+//
+// Macros: TILE_N, TILE_H, TILE_W, BLOCK_CHANNELS, GROUPS_M, ALTERNATE, SPLIT, STAGES_A, STAGES_B, BLOCKS_PER_SM; `wgmma` (64 rows,
+// GROUP_CHANNELS columns) is generated beside this file.
 
 #define ROW_BYTES 128
 #define CHANNELS_PER_ROW (ROW_BYTES * 8 / ELEMENT_BITS)
 #define PATCHES (TILE_N * (TILE_H / 8) * (TILE_W / 8))
+#if ALTERNATE
+#define GROUPS_M 1
+#define GROUPS_N 1
+#else
 #define GROUPS_N (2 / GROUPS_M)
+#endif
 #define PATCHES_PER_GROUP (PATCHES / GROUPS_M)
+// Warps that say when a stage may be overwritten.
+#define READERS (ALTERNATE ? 4 : 8)
+// With ALTERNATE the copying warp has a group to itself, because registers move between groups.
+#define THREADS (ALTERNATE ? 384 : 288)
 #define STAGE_A (((TILE_N * (TILE_H + 2) * (TILE_W + 2) * ROW_BYTES) + 1023) / 1024 * 1024)
 #define STAGE_B (BLOCK_CHANNELS * ROW_BYTES)
 #define STAGED_PITCH (GROUP_CHANNELS + 8)
@@ -46,6 +59,15 @@ struct Convolution {
     int tiles_x, tiles_y;
     Epilogue epilogue;
 };
+
+// The pixels and output channels of a tile.
+struct Place {
+    int tile, image, x, y, channel;
+};
+__device__ __forceinline__ Place place_of(const Convolution& p, int across, int down) {
+    int tiles = p.tiles_x * p.tiles_y, tile = down % tiles;
+    return {tile, down / tiles * TILE_N, tile % p.tiles_x * TILE_W, tile / p.tiles_x * TILE_H, across * BLOCK_CHANNELS};
+}
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 __device__ __forceinline__ void barrier_init(u32 b, u32 count) {
@@ -107,7 +129,7 @@ extern "C" __global__ void
 #if SPLIT > 1
 __cluster_dims__(1, 1, SPLIT)
 #endif
-__launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps,
+__launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps,
                                                const __grid_constant__ Convolution p) {
     extern __shared__ char unaligned[];
     char* shared = (char*)(((u64)unaligned + 1023) & ~(u64)1023);
@@ -116,16 +138,17 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
     u32 full_a = shared_address(barriers), empty_a = full_a + 8 * STAGES_A;
     u32 full_b = empty_a + 8 * STAGES_A, empty_b = full_b + 8 * STAGES_B;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES_A; i++) barrier_init(full_a + 8 * i, 1), barrier_init(empty_a + 8 * i, 8);
-        for (int i = 0; i < STAGES_B; i++) barrier_init(full_b + 8 * i, 1), barrier_init(empty_b + 8 * i, 8);
+        for (int i = 0; i < STAGES_A; i++) barrier_init(full_a + 8 * i, 1), barrier_init(empty_a + 8 * i, READERS);
+        for (int i = 0; i < STAGES_B; i++) barrier_init(full_b + 8 * i, 1), barrier_init(empty_b + 8 * i, READERS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
 
-    int tiles = p.tiles_x * p.tiles_y;
-    int tile = blockIdx.y % tiles, image0 = blockIdx.y / tiles * TILE_N;
-    int x0 = tile % p.tiles_x * TILE_W, y0 = tile / p.tiles_x * TILE_H;
-    int channel0 = blockIdx.x * BLOCK_CHANNELS;
+    Place place;
+#if ALTERNATE
+    int across = (p.channels + BLOCK_CHANNELS - 1) / BLOCK_CHANNELS;
+    int items = across * p.tiles_x * p.tiles_y * ((p.images + TILE_N - 1) / TILE_N);
+#endif
     int total = p.segments[0].loads + p.segments[1].loads + p.segments[2].loads;
 #if SPLIT > 1
     int rank = cluster_rank();
@@ -143,56 +166,92 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
         k1 += p.segments[s].taps * min(max(end - load, 0), p.segments[s].loads);
     }
 
-    if (warp == 8) {
-        if (threadIdx.x % 32 == 0) {
-            // Weights do not depend on what ran before.
-            int ready = min(STAGES_B, k1 - k0);
-            for (int i = 0; i < ready; i++) {
-                barrier_expect(full_b + 8 * i, STAGE_B);
-                load_weights(weights + i * STAGE_B, &maps.weights, full_b + 8 * i, (k0 + i) * CHANNELS_PER_ROW, channel0);
-            }
-            after_predecessor();
-            int stage_a = 0, phase_a = 1, stage_b = 0, phase_b = 1, load = 0, k = k0;
-            for (int s = 0; s < 3; s++) {
-                Segment segment = p.segments[s];
-                bool rim = segment.taps == 9;
-                int side = segment.separate == 36 ? 6 : segment.separate == 9 ? 3 : 1;
-                u32 bytes = rim ? TILE_N * (TILE_H + 2) * (TILE_W + 2) * ROW_BYTES : TILE_N * TILE_H * TILE_W * ROW_BYTES;
-                for (int l = 0; l < segment.loads; l++, load++) {
-                    if (load < begin || load >= end) continue;
-                    int tap = l % segment.separate;
-                    int padding = rim || side > 1 ? p.padding : 0;
-                    int x = p.stride * x0 + tap % side - padding;
-                    int y = p.stride * y0 + tap / side - padding;
-                    barrier_wait(empty_a + 8 * stage_a, phase_a);
-                    barrier_expect(full_a + 8 * stage_a, bytes);
-                    load_image(images + stage_a * STAGE_A, &maps.images[s], full_a + 8 * stage_a,
-                               l / segment.separate * CHANNELS_PER_ROW, x, y, image0);
-                    if (++stage_a == STAGES_A) stage_a = 0, phase_a ^= 1;
-                    for (int t = 0; t < segment.taps; t++, k++) {
-                        if (k - k0 >= ready) {
-                            barrier_wait(empty_b + 8 * stage_b, phase_b);
-                            barrier_expect(full_b + 8 * stage_b, STAGE_B);
-                            load_weights(weights + stage_b * STAGE_B, &maps.weights, full_b + 8 * stage_b,
-                                         k * CHANNELS_PER_ROW, channel0);
+    if (warp >= 8) {
+#if ALTERNATE
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+#endif
+        if (threadIdx.x == 256) {
+            int stage_a = 0, phase_a = 1, stage_b = 0, phase_b = 1, ready = 0, used = 0;
+#if ALTERNATE
+            for (int item = blockIdx.x; item < items; item += gridDim.x) {
+                place = place_of(p, item % across, item / across);
+#else
+            {
+                place = place_of(p, blockIdx.x, blockIdx.y);
+#endif
+                if (used == 0) {
+                    // Weights do not depend on what ran before.
+                    for (ready = 0; ready < min(STAGES_B, k1 - k0); ready++) {
+                        barrier_expect(full_b + 8 * ready, STAGE_B);
+                        load_weights(weights + ready * STAGE_B, &maps.weights, full_b + 8 * ready, (k0 + ready) * CHANNELS_PER_ROW,
+                                     place.channel);
+                    }
+                    after_predecessor();
+                }
+                for (int s = 0, load = 0, k = k0; s < 3; s++) {
+                    Segment segment = p.segments[s];
+                    bool rim = segment.taps == 9;
+                    int side = segment.separate == 36 ? 6 : segment.separate == 9 ? 3 : 1;
+                    u32 bytes =
+                        rim ? TILE_N * (TILE_H + 2) * (TILE_W + 2) * ROW_BYTES : TILE_N * TILE_H * TILE_W * ROW_BYTES;
+                    for (int l = 0; l < segment.loads; l++, load++) {
+                        if (load < begin || load >= end) continue;
+                        int tap = l % segment.separate;
+                        int padding = rim || side > 1 ? p.padding : 0;
+                        int x = p.stride * place.x + tap % side - padding;
+                        int y = p.stride * place.y + tap / side - padding;
+                        barrier_wait(empty_a + 8 * stage_a, phase_a);
+                        barrier_expect(full_a + 8 * stage_a, bytes);
+                        load_image(images + stage_a * STAGE_A, &maps.images[s], full_a + 8 * stage_a,
+                                   l / segment.separate * CHANNELS_PER_ROW, x, y, place.image);
+                        if (++stage_a == STAGES_A) stage_a = 0, phase_a ^= 1;
+                        for (int t = 0; t < segment.taps; t++, k++, used++) {
+                            if (used >= ready) {
+                                barrier_wait(empty_b + 8 * stage_b, phase_b);
+                                barrier_expect(full_b + 8 * stage_b, STAGE_B);
+                                load_weights(weights + stage_b * STAGE_B, &maps.weights, full_b + 8 * stage_b,
+                                             k * CHANNELS_PER_ROW, place.channel);
+                            }
+                            if (++stage_b == STAGES_B) stage_b = 0, phase_b ^= 1;
                         }
-                        if (++stage_b == STAGES_B) stage_b = 0, phase_b ^= 1;
                     }
                 }
             }
         }
         __syncwarp();
+#if ALTERNATE
+        return;
+#endif
     }
     float sums[PATCHES_PER_GROUP][GROUP_CHANNELS / 2];
-    int group = warp / 4, group_m = group % GROUPS_M, group_n = group / GROUPS_M;
+    int group = warp / 4;
+#if ALTERNATE
+    const int group_m = 0, group_n = 0;
+    float* room = (float*)(shared + STAGES_A * STAGE_A + STAGES_B * STAGE_B);
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    for (int turn = group, item = blockIdx.x + group * gridDim.x; item < items; turn += 2, item += 2 * gridDim.x) {
+        place = place_of(p, item % across, item / across);
+        // The stages go round through the items of both groups.
+        int stage_a = turn * (end - begin) % STAGES_A, phase_a = turn * (end - begin) / STAGES_A % 2;
+        int stage_b = turn * (k1 - k0) % STAGES_B, phase_b = turn * (k1 - k0) / STAGES_B % 2;
+#else
+    int group_m = group % GROUPS_M, group_n = group / GROUPS_M;
+    float* room = (float*)shared;
+    {
+        place = place_of(p, blockIdx.x, blockIdx.y);
+        int stage_a = 0, phase_a = 0, stage_b = 0, phase_b = 0;
+#endif
     if (warp < 8) {
 #pragma unroll
         for (int i = 0; i < PATCHES_PER_GROUP; i++)
 #pragma unroll
             for (int j = 0; j < GROUP_CHANNELS / 2; j++) sums[i][j] = 0.f;
-        int stage_a = 0, phase_a = 0, stage_b = 0, phase_b = 0, load = 0;
-        int last_a = -1, last_b = -1;
+        int load = 0, last_a = -1, last_b = -1;
         bool leader = threadIdx.x % 32 == 0;
+#if ALTERNATE
+        // A wait for a stage tells only odd from even rounds, so a group must not begin before the other is through with its stages.
+        if (turn > 0) asm volatile("bar.sync %0, 256;" ::"r"(4 + turn % 2) : "memory");
+#endif
         for (int s = 0; s < 3; s++) {
             int taps = p.segments[s].taps, loads = p.segments[s].loads;
             int rim = taps == 9 ? 2 : 0;
@@ -232,17 +291,28 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
                 if (++stage_a == STAGES_A) stage_a = 0, phase_a ^= 1;
             }
         }
+#if ALTERNATE
+        asm volatile("bar.arrive %0, 256;" ::"r"(4 + (turn + 1) % 2) : "memory");
+#endif
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#if ALTERNATE
+        if (leader) {
+            if (last_b >= 0) barrier_arrive(empty_b + 8 * last_b);
+            if (last_a >= 0) barrier_arrive(empty_a + 8 * last_a);
+        }
+#endif
     }
 
-    // All copies have arrived and all products are done: the stages become room for the sums, in float.
     wait_for_predecessor();
+#if !ALTERNATE
+    // All copies have arrived and all products are done: the stages become room for the sums, in float.
     __syncthreads();
-    float* staged = (float*)shared + (size_t)group * 64 * STAGED_PITCH;
-    float* reduced = (float*)shared + (size_t)2 * 64 * STAGED_PITCH + group * 128 * 16;
+#endif
+    float* staged = room + (size_t)group * 64 * STAGED_PITCH;
+    float* reduced = room + (size_t)2 * 64 * STAGED_PITCH + group * 128 * 16;
     int thread = threadIdx.x % 128, lane = threadIdx.x % 32;
     int vector = thread % VECTORS, row = thread / VECTORS;
-    int channel = channel0 + group_n * GROUP_CHANNELS + vector * 8;
+    int channel = place.channel + group_n * GROUP_CHANNELS + vector * 8;
     float sum[8], sum2[8];
 #pragma unroll
     for (int k = 0; k < 8; k++) sum[k] = sum2[k] = 0.f;
@@ -250,7 +320,7 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
     for (int i = 0; i < PATCHES_PER_GROUP; i++) {
         int patch = group_m * PATCHES_PER_GROUP + i;
         int px = patch % (TILE_W / 8), py = patch / (TILE_W / 8) % (TILE_H / 8);
-        int image = image0 + patch / ((TILE_W / 8) * (TILE_H / 8));
+        int image = place.image + patch / ((TILE_W / 8) * (TILE_H / 8));
         if (warp < 8) {
             int r = warp % 4 * 16 + lane / 4;
 #pragma unroll
@@ -272,14 +342,14 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
 #pragma unroll
                 for (int i = 0; i < TOGETHER; i++) {
                     int r = rank * SHARE + first + i * ROWS_PER_PASS;
-                    int y = y0 + py * 8 + r / 8, x = x0 + px * 8 + r % 8;
+                    int y = place.y + py * 8 + r / 8, x = place.x + px * 8 + r % 8;
                     if (first + i * ROWS_PER_PASS < SHARE && y < p.height && x < p.width)
                         reads[i] = read8(p.epilogue, image, y, x, p.height, p.width, channel);
                 }
 #pragma unroll
                 for (int i = 0; i < TOGETHER; i++) {
                     int r = rank * SHARE + first + i * ROWS_PER_PASS;
-                    int y = y0 + py * 8 + r / 8, x = x0 + px * 8 + r % 8;
+                    int y = place.y + py * 8 + r / 8, x = place.x + px * 8 + r % 8;
                     if (first + i * ROWS_PER_PASS >= SHARE || y >= p.height || x >= p.width) continue;
                     float v[8];
 #if SPLIT > 1
@@ -310,9 +380,9 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
                     }
                 }
                 group_sync(group);
-                int rows = TILE_N > 1 ? tile * SPLIT + rank : (tile * GROUPS_M + group_m) * SPLIT + rank;
+                int rows = TILE_N > 1 ? place.tile * SPLIT + rank : (place.tile * GROUPS_M + group_m) * SPLIT + rank;
                 for (int c = thread; c < GROUP_CHANNELS; c += 128) {
-                    int to = channel0 + group_n * GROUP_CHANNELS + c;
+                    int to = place.channel + group_n * GROUP_CHANNELS + c;
                     if (to >= p.channels || image >= p.images) continue;
                     float a = 0.f, b = 0.f;
                     for (int r = 0; r < ROWS_PER_PASS; r++) {
@@ -329,5 +399,6 @@ __launch_bounds__(288, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps maps
 #else
         if (warp < 8) group_sync(group);
 #endif
+    }
     }
 }

@@ -81,6 +81,11 @@ __device__ __forceinline__ void store8_operand(element* p, float* f) {
 __device__ __forceinline__ float sigmoid(float v) {
 #if EXACT
     return 1.f / (1.f + expf(-v));
+#elif ELEMENT_BITS == 16
+    // Off by up to 2.5e-4, an eighth of the rounding of a bfloat16 of size 1, in half the instructions.
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5f * v));
+    return 0.5f + 0.5f * t;
 #else
     return __fdividef(1.f, 1.f + __expf(-v));
 #endif
@@ -98,9 +103,10 @@ __device__ __forceinline__ void wait_for_predecessor() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+// The one that follows may take its place on the device at once: it waits in turn.
 __device__ __forceinline__ void after_predecessor() {
-    wait_for_predecessor();
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
 #endif
+    wait_for_predecessor();
 }
