@@ -50,7 +50,7 @@ impl Gpu {
     /// Opens device `ordinal`, counted from zero as the driver counts (`CUDA_VISIBLE_DEVICES` applies).
     ///
     /// # Errors
-    /// [`Error::Device`] if the driver, NVRTC, cuBLAS, cuFFT or cuDNN 9 is missing or too old (named, with where it was looked
+    /// [`Error::Device`] if the driver, NVRTC or cuFFT is missing or too old (named, with where it was looked
     /// for), or if there is no such device.
     pub fn open(ordinal: usize) -> Result<Arc<Self>> {
         let nvrtc = libraries::require_all()?;

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaSlice, DevicePtr};
@@ -124,7 +125,9 @@ impl Program {
             let whole = matches!(node.op, Op::GroupNorm { .. } | Op::Attention { .. } | Op::Concat);
             let odd = node.inputs.iter().map(|id| nodes[id.0].channels).find(|channels| !channels.is_multiple_of(8));
             if let Some(channels) = odd.filter(|_| whole) {
-                let reason = format!("a norm, an attention or a join of {channels} channels; on a GPU their number is a multiple of 8");
+                let reason = format!(
+                    "a norm, an attention or a join of {channels} channels; on a GPU their number is a multiple of 8"
+                );
                 return Err(Error::Mismatch(format!("layer graph: {reason}")));
             }
         }
@@ -177,7 +180,6 @@ impl Program {
     /// The output for `x` `[batch, channels, H, W]` on the device at noise level `t`.
     pub(super) fn forward(&self, x: &Array, t: f64) -> Result<Array> {
         let mut plans = lock(&self.plans);
-        // A plan with a tape does the same and is there already where both are asked for.
         let plan = self.plan(&mut plans, x, false)?;
         plan.forward(self, x, t)
     }
@@ -206,13 +208,18 @@ impl Program {
         self.plan(&mut plans, x, true)?.profile(&self.gpu)
     }
 
-    fn plan<'p>(&self, plans: &'p mut MutexGuard<'_, HashMap<PlanKey, Plan>>, x: &Array, tape: bool) -> Result<&'p mut Plan> {
+    fn plan<'p>(
+        &self,
+        plans: &'p mut MutexGuard<'_, HashMap<PlanKey, Plan>>,
+        x: &Array,
+        tape: bool,
+    ) -> Result<&'p mut Plan> {
         let [batch, _, height, width] = *x.shape() else { unreachable!("checked by the network") };
         let key = (batch, height, width, tape);
-        if !plans.contains_key(&key) {
-            plans.insert(key, Plan::new(self, batch, (height, width), tape)?);
+        match plans.entry(key) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(Plan::new(self, batch, (height, width), tape)?)),
         }
-        Ok(plans.get_mut(&key).expect("just made"))
     }
 
     fn vectors(&self) -> &Vectors {

@@ -24,10 +24,11 @@ impl Gpu {
         let (major, minor) = self.compute_capability();
         let architecture = format!("sm_{major}{minor}{}", if (major, minor) == (9, 0) { "a" } else { "" });
         let key = key(&architecture, self.nvrtc, source, options);
-        let mut modules = self.modules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(module) = modules.get(&key) {
+        let modules = || self.modules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(module) = modules().get(&key) {
             return Ok(module.clone());
         }
+        // The lock is not held meanwhile: several threads may compile different kernels.
         let load = |code| self.context().load_module(Ptx::from_binary(code));
         let file = cache_directory().map(|folder| folder.join("kernels").join(file_name(name, &key)));
         let kept = file.as_deref().and_then(read).and_then(|code| load(code).ok());
@@ -40,8 +41,7 @@ impl Gpu {
                 load(code).map_err(|e| driver_error(&format!("loading the kernels `{name}`"), e))?
             }
         };
-        modules.insert(key, module.clone());
-        Ok(module)
+        Ok(modules().entry(key).or_insert(module).clone())
     }
 }
 

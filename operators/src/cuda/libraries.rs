@@ -93,27 +93,6 @@ const NVRTC: Wanted = Wanted {
     },
 };
 
-const CUBLAS: Wanted = Wanted {
-    name: "cuBLAS",
-    file: "libcublas.so",
-    before: &["libcublasLt.so"],
-    wheel: Some("nvidia-cublas"),
-    oldest: [12, 0],
-    symbols: &["cublasGemmEx", "cublasGemmStridedBatchedEx"],
-    present: cudarc::cublas::sys::is_culib_present,
-    handle: cudarc::cublas::sys::culib,
-    version: || {
-        use cudarc::cublas::sys::libraryPropertyType_t as Part;
-        let part = |part| {
-            let mut value = 0;
-            // SAFETY: the function writes one integer; called only where the library is present.
-            let _ = unsafe { cudarc::cublas::sys::cublasGetProperty(part, &mut value) };
-            value as usize
-        };
-        vec![part(Part::MAJOR_VERSION), part(Part::MINOR_VERSION), part(Part::PATCH_LEVEL)]
-    },
-};
-
 const CUFFT: Wanted = Wanted {
     name: "cuFFT",
     file: "libcufft.so",
@@ -129,25 +108,8 @@ const CUFFT: Wanted = Wanted {
     },
 };
 
-const CUDNN: Wanted = Wanted {
-    name: "cuDNN",
-    file: "libcudnn.so",
-    before: &[],
-    wheel: Some("nvidia-cudnn-cu13"),
-    oldest: [9, 0],
-    symbols: &["cudnnBackendExecute"],
-    present: cudarc::cudnn::sys::is_culib_present,
-    handle: cudarc::cudnn::sys::culib,
-    version: || {
-        // SAFETY: the function takes nothing; called only where the library is present.
-        let version = unsafe { cudarc::cudnn::sys::cudnnGetVersion() };
-        let major = if version < 10_000 { 1000 } else { 10_000 };
-        vec![version / major, version % major / 100, version % 100]
-    },
-};
-
-/// The rest after the driver, in the order in which they are loaded: cuDNN takes the cuBLAS that is already there.
-const LIBRARIES: [Wanted; 4] = [NVRTC, CUBLAS, CUFFT, CUDNN];
+/// The rest after the driver.
+const LIBRARIES: [Wanted; 2] = [NVRTC, CUFFT];
 
 /// Loads what can be loaded and says what came of it.
 pub(super) fn inventory() -> Vec<Library> {

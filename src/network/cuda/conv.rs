@@ -45,8 +45,11 @@ impl Filters<'_> {
     /// The coefficient of output row `row`, tap and channel: of the layer, or with `transposed` of its transpose.
     fn at(&self, transposed: bool, row: usize, tap: usize, channel: usize) -> f32 {
         let taps = self.kernel * self.kernel;
-        let (output, input, tap) =
-            if transposed { (channel, self.channels.0 + row, taps - 1 - tap) } else { (row, self.channels.0 + channel, tap) };
+        let (output, input, tap) = if transposed {
+            (channel, self.channels.0 + row, taps - 1 - tap)
+        } else {
+            (row, self.channels.0 + channel, tap)
+        };
         self.weight[(output * self.inputs + input) * taps + tap]
     }
 
@@ -80,7 +83,8 @@ impl Weights {
                 for tap in 0..taps {
                     for channel in 0..columns {
                         let at = start + ((channel / block) * taps + tap) * block + channel % block;
-                        precision.write(part.at(transposed, row, tap, channel), &mut line[at * bytes..(at + 1) * bytes]);
+                        precision
+                            .write(part.at(transposed, row, tap, channel), &mut line[at * bytes..(at + 1) * bytes]);
                     }
                 }
                 start += depth_of(part);
@@ -267,7 +271,6 @@ impl Request {
             out_is_float: finish.out_is_float.into(),
             partials: finish.sums.as_ref().map_or(0, |sums| places.at(sums.room)),
             partial_rows: rows as i32,
-            ..Epilogue::default()
         };
         Convolution {
             segments: self.kernel_segments(precision),
@@ -347,8 +350,11 @@ impl Request {
         let rows = tile.sum_rows(self.size);
         let across = self.weights.channels().div_ceil(tile.channels);
         let down = tiles.0 * tiles.1 * self.images.div_ceil(tile.images);
-        let grid =
-            if tile.alternates() { [(across * down).min(gpu.multiprocessors()), 1, 1] } else { [across, down, tile.split] };
+        let grid = if tile.alternates() {
+            [(across * down).min(gpu.multiprocessors()), 1, 1]
+        } else {
+            [across, down, tile.split]
+        };
         Ok(Launch::new("convolve", &function, grid, tile.threads())
             .shared(shared)
             .arg(maps)

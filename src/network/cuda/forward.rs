@@ -6,14 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::attention::Attention;
-use super::conv::{Filters, Finish, Joined, Request, Segment, Sums, Weights};
-use super::launch::Launch;
+use super::conv::{Filters, Finish, Request, Segment, Sums, Weights};
 use super::memory::Room;
-use super::record::{Recording, Task};
-use super::resample::{Resample, Resampling as Map};
+use super::record::Recording;
+use super::resample::Resampling as Map;
 use super::{Parts, Program};
 use crate::network::{Conv, Id, Op};
 use crate::{Error, Result};
+
+mod norms;
+mod pieces;
 
 /// An image of the batch in NHWC.
 #[derive(Clone)]
@@ -56,21 +58,43 @@ struct Value {
     sole: bool,
 }
 
+/// An image, the layer that sums over it, and the channels of the layer's input that it is.
+type Share = (Tensor, usize, (usize, usize));
+
 /// What the transpose needs to know of a piece of the forward pass.
 pub(super) enum Step {
     Conv {
-        /// Image, layer, and the channels of the layer's input that the image is.
-        segments: Vec<(Tensor, usize, (usize, usize))>,
+        segments: Vec<Share>,
         stride: usize,
         padding: usize,
         residual: Option<(Tensor, bool)>,
         scale: f32,
         out: Tensor,
     },
-    Apply { from: Vec<Tensor>, norm: Option<Rc<Norm>>, resampling: Resampling, out: Tensor, sole: bool },
-    Attention { attention: Arc<Attention>, qkv: Tensor, out: Tensor, lse: Room },
-    Smooth { from: Tensor, map: Map, out: Tensor },
-    Add { a: Tensor, b: Option<Tensor>, scale: f32, out: Tensor },
+    Apply {
+        from: Vec<Tensor>,
+        norm: Option<Rc<Norm>>,
+        resampling: Resampling,
+        out: Tensor,
+        sole: bool,
+    },
+    Attention {
+        attention: Arc<Attention>,
+        qkv: Tensor,
+        out: Tensor,
+        lse: Room,
+    },
+    Smooth {
+        from: Tensor,
+        map: Map,
+        out: Tensor,
+    },
+    Add {
+        a: Tensor,
+        b: Option<Tensor>,
+        scale: f32,
+        out: Tensor,
+    },
 }
 
 /// A forward pass being written down.
@@ -229,125 +253,10 @@ impl<'a> Builder<'a> {
         Ok(out)
     }
 
-    /// Norm, SiLU and resampling in one pass; without any of them, the copy of a join.
-    fn apply(&mut self, value: &Value) -> Tensor {
-        let from = value.parts.clone();
-        let ((height, width), channels) = (from[0].size, from.iter().map(|t| t.channels).sum::<usize>());
-        let size = match value.resampling {
-            Resampling::Same => (height, width),
-            Resampling::Up => (height * 2, width * 2),
-            Resampling::Down => (height / 2, width / 2),
-        };
-        let out = self.tensor(channels, size, false);
-        let padded = out.pitch();
-        let function = &self.program.functions.apply;
-        let steps = if value.resampling == Resampling::Down { size.0 * size.1 } else { height * width };
-        let (per_block, grid) = self.walk(steps, padded);
-        let (parts, split) = joined_parts(&from);
-        let coefficients = value.norm.as_ref().map(|norm| norm.coefficients);
-        let silu = value.norm.as_ref().is_some_and(|norm| norm.silu);
-        let (resampling, to) = (value.resampling, out.room);
-        let launch = Launch::new("apply", function, grid, 256);
-        let mut touched: Vec<Room> = from.iter().map(|t| t.room).collect();
-        touched.extend(coefficients);
-        touched.push(to);
-        self.record.kernel(&touched, move |places| {
-            launch
-                .arg(Joined::new(places, parts, split))
-                .arg(coefficients.map_or(0u64, |c| places.at(c)))
-                .arg(i32::from(silu))
-                .arg(resampling as i32)
-                .arg(height as i32)
-                .arg(width as i32)
-                .arg(padded as i32)
-                .arg(per_block as i32)
-                .arg(places.at(to))
-                .arg(0u64)
-        });
-        if self.tape {
-            let (norm, sole) = (value.norm.clone(), value.sole);
-            self.steps.push(Step::Apply { from, norm, resampling, out: out.clone(), sole });
-        }
-        out
-    }
-
-    /// Pixels per block and the grid of an elementwise kernel over `steps` pixels of every image.
-    pub(super) fn walk(&self, steps: usize, channels: usize) -> (usize, [usize; 3]) {
-        let vectors = (channels / 8).clamp(1, 32);
-        let rows = 256 / vectors;
-        let slices = channels.div_ceil(256);
-        // Enough blocks to fill the device before a block walks further.
-        let wanted = 4 * self.program.gpu.multiprocessors();
-        let walk = (steps * self.images * slices / (rows * wanted)).clamp(1, WALK);
-        let per_block = rows * walk;
-        (per_block, [steps.div_ceil(per_block), self.images, slices])
-    }
-
-    fn norm(&mut self, at: usize, parts: &[Tensor], groups: usize, silu: bool) -> Norm {
-        let program = self.program;
-        let channels: usize = parts.iter().map(|t| t.channels).sum();
-        let pixels = parts[0].size.0 * parts[0].size.1;
-        let sums: Vec<Sums> = parts.iter().map(|part| part.sums.clone().unwrap_or_else(|| self.sums(part))).collect();
-        let coefficients = self.record.room(self.images * channels * 16);
-        let moments = self.record.room(self.images * groups * 8);
-        let layer = program.norm_layer(at);
-        let scale_shift = program.graph.nodes()[at].inputs.get(1).map_or(0, |id| program.vectors().address(id.0));
-        let launch =
-            Launch::new("coefficients", &program.functions.coefficients, [groups, self.images, 1], 256);
-        let mut touched: Vec<Room> = sums.iter().map(|s| s.room).collect();
-        touched.extend([coefficients, moments]);
-        let first_channels = parts[0].channels;
-        self.record.kernel(&touched, move |places| {
-            launch
-                .arg(places.at(sums[0].room))
-                .arg(sums[0].rows.get() as i32)
-                .arg(first_channels as i32)
-                .arg(sums.get(1).map_or(0u64, |s| places.at(s.room)))
-                .arg(sums.get(1).map_or(0i32, |s| s.rows.get() as i32))
-                .arg(channels as i32)
-                .arg(pixels as i32)
-                .arg(layer.eps)
-                .arg(layer.weight)
-                .arg(layer.bias)
-                .arg(scale_shift)
-                .arg(places.at(coefficients))
-                .arg(places.at(moments))
-        });
-        Norm { coefficients, moments, groups, silu }
-    }
-
-    /// The sums over pixels of an image whose maker did not leave them.
-    fn sums(&mut self, x: &Tensor) -> Sums {
-        let sums = self.record.sums(self.images, x.size, x.channels);
-        let pixels = x.size.0 * x.size.1;
-        let (per_block, grid) = self.sum_walk(pixels, x.pitch());
-        let launch = Launch::new("sums", &self.program.functions.sums, grid, 256);
-        let (parts, split) = joined_parts(std::slice::from_ref(x));
-        let (room, channels) = (sums.room, x.pitch());
-        sums.rows.set(grid[0]);
-        self.record.kernel(&[x.room, room], move |places| {
-            launch
-                .arg(Joined::new(places, parts, split))
-                .arg(pixels as i32)
-                .arg(channels as i32)
-                .arg(per_block as i32)
-                .arg(places.at(room))
-        });
-        sums
-    }
-
-    /// As `walk`, with few enough blocks that their rows of sums fit.
-    pub(super) fn sum_walk(&self, pixels: usize, channels: usize) -> (usize, [usize; 3]) {
-        let (per_block, mut grid) = self.walk(pixels, channels);
-        let per_block = per_block.max(64);
-        grid[0] = pixels.div_ceil(per_block);
-        (per_block, grid)
-    }
-
     fn conv(&mut self, at: usize, conv: &Conv, size: (usize, usize)) -> Result<()> {
         let program = self.program;
         let nodes = program.graph.nodes();
-        let mut segments: Vec<(Tensor, usize, (usize, usize))> = self.segments(nodes[at].inputs[0], at)?;
+        let mut segments: Vec<Share> = self.segments(nodes[at].inputs[0], at)?;
         let mut layers = vec![at];
         let (mut result, mut vector, mut residual, mut scale) = (at, None, None, 1.0);
         if let Some(reader) = program.fuses_into(at) {
@@ -410,7 +319,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The images that layer `layer` sums over, with their shares of its channels.
-    fn segments(&mut self, input: Id, layer: usize) -> Result<Vec<(Tensor, usize, (usize, usize))>> {
+    fn segments(&mut self, input: Id, layer: usize) -> Result<Vec<Share>> {
         let parts = self.parts(input)?;
         let mut start = 0;
         Ok(parts
@@ -430,106 +339,6 @@ impl<'a> Builder<'a> {
             ([part], None, Resampling::Up) => Ok((part.clone(), true)),
             _ => Ok((self.single(id)?, false)),
         }
-    }
-
-    fn attention(&mut self, qkv: &Tensor, heads: usize, channels: usize) -> Result<Tensor> {
-        let out = self.tensor(channels, qkv.size, false);
-        let pixels = qkv.size.0 * qkv.size.1;
-        let program = self.program;
-        let kernel = program.attention(self.images, pixels, heads, channels / heads)?;
-        let lse = self.record.room(self.images * heads * pixels * 4);
-        let (from, to, tape, forward) = (qkv.room, out.room, self.tape, kernel.clone());
-        self.record.push(&[from, to, lse], move |places| {
-            let (qkv, out, lse) = (places.at(from), places.at(to), tape.then(|| places.at(lse)));
-            let kernel = Arc::clone(&forward);
-            Ok(Task::Other(Box::new(move |gpu| Ok(kernel.forward(gpu.stream(), qkv, out, lse)?))))
-        });
-        if self.tape {
-            self.steps.push(Step::Attention { attention: kernel, qkv: qkv.clone(), out: out.clone(), lse });
-        }
-        Ok(out)
-    }
-
-    /// `y = factor map(x)`, or `y += ...`.
-    pub(super) fn resample(&mut self, map: Map, factor: f32, x: &Tensor, y: &Tensor, accumulate: bool) -> Result<()> {
-        let small = if map.halves() { y.size } else { x.size };
-        let sizes = [self.images, small.0, small.1, x.pitch()];
-        let (gpu, element) = (&self.program.gpu, self.program.element());
-        let kernel = Resample::compile(gpu, map, sizes, [x.pitch(), y.pitch()], element, factor, accumulate)?;
-        let (x, y) = (x.room, y.room);
-        self.record.push(&[x, y], move |places| {
-            let (x, y) = (places.at(x), places.at(y));
-            Ok(Task::Other(Box::new(move |gpu| kernel.run(gpu.stream(), x, y))))
-        });
-        Ok(())
-    }
-
-    fn add(&mut self, a: Tensor, b: Option<Tensor>, vector: Option<u64>, scale: f32) -> Tensor {
-        let out = self.tensor(a.channels, a.size, false);
-        self.sum(&a, b.as_ref().map(|b| b.room), vector, scale, out.room);
-        if self.tape {
-            self.steps.push(Step::Add { a, b, scale, out: out.clone() });
-        }
-        out
-    }
-
-    /// `y = (a + b + vector) scale`; `y` may be `a` or `b`.
-    pub(super) fn sum(&mut self, a: &Tensor, b: Option<Room>, vector: Option<u64>, scale: f32, y: Room) {
-        let pixels = self.images * a.size.0 * a.size.1;
-        let channels = a.pitch();
-        let grid = [(pixels * channels / 8).div_ceil(256), 1, 1];
-        let launch = Launch::new("add", &self.program.functions.add, grid, 256);
-        let a = a.room;
-        let mut touched = vec![a, y];
-        touched.extend(b);
-        self.record.kernel(&touched, move |places| {
-            launch
-                .arg(places.at(a))
-                .arg(channels as i32)
-                .arg(b.map_or(0u64, |b| places.at(b)))
-                .arg(channels as i32)
-                .arg(vector.unwrap_or(0))
-                .arg(scale)
-                .arg(channels as i32)
-                .arg(pixels as u64)
-                .arg(places.at(y))
-                .arg(channels as i32)
-        });
-    }
-
-    /// From floats `[image, channel, y, x]`.
-    pub(super) fn enter(&mut self, x: Room, to: &Tensor) {
-        let pixels = to.size.0 * to.size.1;
-        let (channels, padded, images, room) = (to.channels, to.pitch(), self.images, to.room);
-        let grid = [(images * pixels * padded / 8).div_ceil(256), 1, 1];
-        let launch = Launch::new("enter", &self.program.functions.enter, grid, 256);
-        self.record.kernel(&[x, room], move |places| {
-            launch
-                .arg(places.at(x))
-                .arg(channels as i32)
-                .arg(padded as i32)
-                .arg(pixels as i32)
-                .arg(images as i32)
-                .arg(places.at(room))
-        });
-    }
-
-    /// To floats `[image, channel, y, x]`.
-    pub(super) fn leave(&mut self, from: &Tensor, float: bool, y: Room) {
-        let pixels = from.size.0 * from.size.1;
-        let (channels, padded, images, room) = (from.channels, from.pitch(), self.images, from.room);
-        let functions = &self.program.functions;
-        let function = if float { &functions.leave_float } else { &functions.leave_element };
-        let launch = Launch::new("leave", function, [(images * pixels * channels).div_ceil(256), 1, 1], 256);
-        self.record.kernel(&[room, y], move |places| {
-            launch
-                .arg(places.at(room))
-                .arg(channels as i32)
-                .arg(padded as i32)
-                .arg(pixels as i32)
-                .arg(images as i32)
-                .arg(places.at(y))
-        });
     }
 }
 

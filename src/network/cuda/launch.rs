@@ -21,7 +21,14 @@ pub(super) struct Launch {
 impl Launch {
     pub(super) fn new(name: &'static str, function: &CudaFunction, grid: [usize; 3], threads: usize) -> Self {
         let grid = grid.map(|n| u32::try_from(n.max(1)).unwrap_or(u32::MAX));
-        Self { name: name.into(), function: function.clone(), grid, threads: threads as u32, shared: 0, arguments: Vec::new() }
+        Self {
+            name: name.into(),
+            function: function.clone(),
+            grid,
+            threads: threads as u32,
+            shared: 0,
+            arguments: Vec::new(),
+        }
     }
 
     /// Under a name that says more, for profiles.

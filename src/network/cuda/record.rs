@@ -30,10 +30,12 @@ impl Places {
     }
 }
 
+type Start = Box<dyn Fn(&Gpu) -> Result<()> + Send + Sync>;
+
 /// Something that runs on the stream.
 pub(super) enum Task {
     Kernel(Launch),
-    Other(Box<dyn Fn(&Gpu) -> Result<()> + Send + Sync>),
+    Other(Start),
 }
 
 impl Task {
@@ -116,7 +118,18 @@ impl Recording {
     }
 
     /// Turns the work into tasks, in order. Convolutions come first because the others ask how many rows of sums they make.
-    pub(super) fn build(self, gpu: &Gpu, places: &Places, precision: Precision, tuner: &Tuner<'_>) -> Result<Vec<Task>> {
+    pub(super) fn build(
+        self,
+        gpu: &Gpu,
+        places: &Places,
+        precision: Precision,
+        tuner: &Tuner<'_>,
+    ) -> Result<Vec<Task>> {
+        let convolutions = self.works.iter().filter_map(|work| match work {
+            Work::Convolution(request) => Some(&**request),
+            Work::Fixed(_) => None,
+        });
+        tuner.compile(gpu, convolutions, precision)?;
         let mut tasks: Vec<Option<Task>> = Vec::with_capacity(self.works.len());
         let mut rest = Vec::new();
         for (at, work) in self.works.into_iter().enumerate() {

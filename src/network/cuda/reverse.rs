@@ -235,8 +235,7 @@ impl Builder<'_> {
                 sums
             });
             let grid = [norm.groups, self.images, 1];
-            let launch =
-                Launch::new("coefficients_backward", &self.program.functions.coefficients_backward, grid, 256);
+            let launch = Launch::new("coefficients_backward", &self.program.functions.coefficients_backward, grid, 256);
             let (moments, coefficients) = (norm.moments, norm.coefficients);
             self.record.kernel(&[sums.room, moments, coefficients], move |places| {
                 launch

@@ -62,7 +62,8 @@ impl Functions {
 
 /// The convolution of `conv_hopper.cu` for one set of macros; `columns` are those of one matrix instruction.
 pub(super) fn hopper(gpu: &Gpu, precision: Precision, columns: usize, macros: &str) -> Result<CudaFunction> {
-    let module = module(gpu, "network-convolution", precision, &[EPILOGUE, macros, &wgmma(precision, columns), HOPPER])?;
+    let module =
+        module(gpu, "network-convolution", precision, &[EPILOGUE, macros, &wgmma(precision, columns), HOPPER])?;
     function(&module, "convolve")
 }
 

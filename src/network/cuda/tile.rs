@@ -123,11 +123,13 @@ impl Tile {
             };
             for &(images, tile_height, tile_width, groups_m, blocks) in shapes {
                 for split in [1, 2, 4, 8] {
-                    let tile = Self { images, height: tile_height, width: tile_width, channels, groups_m, split, blocks };
+                    let tile =
+                        Self { images, height: tile_height, width: tile_width, channels, groups_m, split, blocks };
                     let columns = tile.columns();
                     let fits = columns.is_multiple_of(8) && tile.registers() <= 128 / blocks && tile.stages_b() >= 2;
                     let wide = images > 1 && (height > 8 || width > 8 || request.images < 2);
-                    let empty = tile_height >= 2 * height.next_multiple_of(8) || tile_width >= 2 * width.next_multiple_of(8);
+                    let empty =
+                        tile_height >= 2 * height.next_multiple_of(8) || tile_width >= 2 * width.next_multiple_of(8);
                     // A shared sum pays where there are few tiles.
                     let tiles = pixels.div_ceil(images * tile_height * tile_width)
                         * request.weights.channels().div_ceil(channels);

@@ -1,11 +1,12 @@
 //! Which shape of a convolution is fastest on this device: measured once, kept on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use cudarc::driver::sys::CUevent_flags;
 use operators::cuda::{Gpu, cache_directory, driver_error};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Precision;
@@ -65,6 +66,33 @@ pub(super) struct Tuner<'a> {
 }
 
 impl Tuner<'_> {
+    /// Compiles, on all cores, every shape that one of the convolutions may need.
+    pub(super) fn compile<'r>(
+        &self,
+        gpu: &Gpu,
+        requests: impl Iterator<Item = &'r Request>,
+        precision: Precision,
+    ) -> Result<()> {
+        let mut sources = BTreeSet::new();
+        if Self::has_tiles(gpu, precision) {
+            for request in requests {
+                let known = self.choices.get(&request.key(precision));
+                for tile in Tile::candidates(request, precision) {
+                    if known.as_ref().is_none_or(|name| *name == tile.name()) {
+                        sources.insert((tile.columns(), tile.macros()));
+                    }
+                }
+            }
+        }
+        let compile =
+            |(columns, macros): (usize, String)| sources::hopper(gpu, precision, columns, &macros).map(|_| ());
+        sources.into_par_iter().try_for_each(compile)
+    }
+
+    fn has_tiles(gpu: &Gpu, precision: Precision) -> bool {
+        gpu.compute_capability() == (9, 0) && precision != Precision::F32
+    }
+
     /// The fastest known way, measured on the real buffers if it is not known yet, and its rows of sums.
     pub(super) fn choose(
         &self,
@@ -74,7 +102,7 @@ impl Tuner<'_> {
         precision: Precision,
     ) -> Result<(Launch, usize)> {
         let direct = || (request.direct(places, precision, &self.functions.direct), request.direct_rows());
-        if gpu.compute_capability() != (9, 0) || precision == Precision::F32 {
+        if !Self::has_tiles(gpu, precision) {
             return Ok(direct());
         }
         let candidates = Tile::candidates(request, precision);
