@@ -90,6 +90,14 @@ pub struct Progress<'a> {
     pub x0: &'a Array,
 }
 
+impl Progress<'_> {
+    /// The end of a run that left the finite numbers here.
+    fn not_finite(&self, what: &str) -> Error {
+        let Self { step, steps, sigma, .. } = self;
+        Error::Numerical(format!("step {step} of {steps}, sigma {sigma:.4}: {what}"))
+    }
+}
+
 /// Steps between two looks at an estimate that is not in host memory.
 pub const LOOK: usize = 16;
 
@@ -103,9 +111,7 @@ impl Run<'_> {
     pub fn report(&mut self, at: &Progress<'_>) -> Result<()> {
         let look = at.x0.device() == Device::Cpu || at.step.is_multiple_of(LOOK) || at.step >= at.steps;
         if look && !at.x0.all_finite()? {
-            let Progress { step, steps, sigma, .. } = at;
-            let reason = format!("step {step} of {steps}, sigma {sigma:.4}: the image is no longer finite");
-            return Err(Error::Numerical(reason));
+            return Err(at.not_finite("the image is no longer finite"));
         }
         match self.observer.step(at) {
             ControlFlow::Continue(()) => Ok(()),

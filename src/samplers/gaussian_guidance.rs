@@ -85,9 +85,14 @@ impl Sampler for GaussianGuidance {
             };
             let system = |u: &Array| operator.apply(&spread(u)?)?.combine(1.0, u, sigma_y * sigma_y);
             let residual = y.sub(&operator.apply(&at.x0)?)?;
-            let v = conjugate_gradient(system, &residual, TOLERANCE, self.iterations)?;
+            let progress = Progress { step, steps: self.schedule.steps, sigma, x0: &at.x0 };
+            let v = conjugate_gradient(system, &residual, TOLERANCE, self.iterations).map_err(|error| match error {
+                // The solver sees it before anyone looks at the image, and does not know the step.
+                operators::Error::Numerical { what, reason } => progress.not_finite(&format!("{what}: {reason}")),
+                other => other.into(),
+            })?;
             let x0 = at.x0.add(&spread(&v)?)?;
-            run.report(&Progress { step, steps: self.schedule.steps, sigma, x0: &x0 })?;
+            run.report(&Progress { x0: &x0, ..progress })?;
             x = ddim(&x, &x0, sigma, next, self.eta, run.noise)?;
         }
         Ok(x)
