@@ -11,7 +11,9 @@ use crate::network::{Levels, Preconditioning, Prior};
 use crate::{Error, Result};
 
 mod device;
+mod padding;
 use device::{Frames, OnGpu};
+use padding::Padding;
 
 /// `E[x0 | x]` of a network that knows images between `low` and `high` ([`Prior::range`]).
 ///
@@ -344,46 +346,5 @@ impl NetworkDenoiser {
         let units = self.gain * self.gain;
         self.crop(|at, padded| out[at] = (variance.at(f64::from(v[padded])) / units) as f32, x.batch());
         self.joined(Array::from_vec(x.shape(), out)?)
-    }
-}
-
-/// One axis, padded by reflection about its end points.
-#[derive(Debug)]
-struct Padding {
-    size: usize,
-    before: usize,
-    /// For each padded index, the index it repeats.
-    source: Vec<usize>,
-}
-
-impl Padding {
-    fn new(size: usize, multiple: usize) -> Self {
-        let padded = size.next_multiple_of(multiple);
-        let before = (padded - size) / 2;
-        let period = (2 * (size - 1)).max(1);
-        let source = |i: usize| {
-            // As many periods as it takes to stay above zero.
-            let at = (i + period * before - before) % period;
-            at.min(period - at).min(size - 1)
-        };
-        Self { size, before, source: (0..padded).map(source).collect() }
-    }
-
-    fn padded(&self) -> usize {
-        self.source.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Padding;
-
-    #[test]
-    fn padding_reflects_about_the_end_points() {
-        assert_eq!(Padding::new(5, 8).source, [1, 0, 1, 2, 3, 4, 3, 2]);
-        assert_eq!(Padding::new(8, 8).source, [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(Padding::new(2, 8).source, [1, 0, 1, 0, 1, 0, 1, 0]);
-        assert_eq!(Padding::new(1, 4).source, [0; 4]);
-        assert_eq!(Padding::new(9, 16).source, [3, 2, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4]);
     }
 }
