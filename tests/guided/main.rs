@@ -1,0 +1,7 @@
+//! Proofs of the samplers of the gradient, projection and SVD family on Gaussian priors.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod recursions;
+#[path = "../support/mod.rs"]
+mod support;
