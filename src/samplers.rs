@@ -8,6 +8,7 @@ use operators::{Array, Device, ForwardOperator, Noise, Space, Spec};
 use crate::denoiser::Denoiser;
 use crate::{Error, Result, classical};
 
+mod adam;
 mod ccdf;
 mod ddnm;
 mod ddrm;
@@ -15,10 +16,12 @@ mod diffpir;
 mod dps;
 mod gaussian_guidance;
 mod ilvr;
+mod lgd;
 mod mcg;
 mod pigdm;
 mod projection;
 mod pseudo_inverse;
+mod red_diff;
 mod repaint;
 mod score_sde;
 mod spectral;
@@ -32,10 +35,12 @@ pub use diffpir::DiffPir;
 pub use dps::{Dps, Form, Variance};
 pub use gaussian_guidance::GaussianGuidance;
 pub use ilvr::Ilvr;
+pub use lgd::{Average, Lgd};
 pub use mcg::Mcg;
 pub use pigdm::PiGdm;
 pub use projection::Projection;
 pub use pseudo_inverse::PseudoInverse;
+pub use red_diff::{RedDiff, Weight};
 pub use repaint::RePaint;
 pub use score_sde::{Predictor, ScoreSde};
 pub use zero_filled::ZeroFilled;
@@ -167,6 +172,7 @@ pub const SAMPLERS: &[Entry] = &[
     dps::ENTRY,
     mcg::ENTRY,
     pigdm::ENTRY,
+    lgd::ENTRY,
     diffpir::ENTRY,
     ddrm::ENTRY,
     ddnm::ENTRY,
@@ -174,6 +180,7 @@ pub const SAMPLERS: &[Entry] = &[
     score_sde::ENTRY,
     ilvr::ENTRY,
     repaint::ENTRY,
+    red_diff::ENTRY,
     gaussian_guidance::ENTRY,
     classical::L1_WAVELET,
     classical::TV,

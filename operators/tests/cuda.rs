@@ -98,6 +98,7 @@ fn magnitudes_and_sums_agree_to_rounding() {
     let pairs = on_both(&device, |[x, y], _| {
         vec![
             ("abs", x.abs()),
+            ("exp", x.real().exp().unwrap()),
             ("dot_items", x.dot_items(y).unwrap()),
             ("norm_items", x.norm_items()),
             ("squares", x.dot_items(x).unwrap()),

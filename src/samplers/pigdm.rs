@@ -21,8 +21,10 @@ use crate::step::{damped_inverse, ddim};
 /// `sigma_t = 2 sigma` and divided by 4. The paper's `x_t` is divided by `sqrt(alpha_t)`; the authors' code (with that of
 /// RED-diff) adds `sqrt(alpha_s alpha_t) g_{x_t}` to `x_s`, and `g_{x_t} = g / sqrt(alpha_t)`, so this is `g` once. It is not DDIM
 /// from the guided image, `x0 + g / ...`: the weight `r^2` instead of `sigma^2`, and that it is not reduced by the noise that is kept,
-/// are the paper's choice ("adaptive weights"). Their code starts from the noised pseudo-inverse, within a few percent of a standard
-/// deviation of `sigma z`. `eta = 1` as in the authors' scripts.
+/// are the paper's choice ("adaptive weights"). `g` is added once a step, however short the step is, so the more steps the more the data
+/// weigh: for a Gaussian prior 100 steps are further from the posterior than 20, and `weight` has to fall as steps are added.
+/// Their code starts from the noised pseudo-inverse, within a few percent of a standard deviation of `sigma z`; `eta = 1` is that of
+/// their scripts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PiGdm {
     /// Noise levels.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closed_form;
 mod recursions;
+mod steps;
 #[path = "../support/mod.rs"]
 mod support;

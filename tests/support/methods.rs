@@ -3,6 +3,7 @@
 //! (`u = 2 x - 1` shifts everything by a constant with which affine recursions commute.)
 
 pub mod guided;
+pub mod literal;
 
 use nalgebra::{DMatrix, DVector};
 

@@ -86,6 +86,18 @@ impl Array {
         }
     }
 
+    /// The exponential of every element of a real array, in f64.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a complex array.
+    pub fn exp(&self) -> Result<Self> {
+        match &self.storage {
+            Real(x) => Ok(Self { storage: Real(x.map(|v| libm::exp(v.into()) as f32)) }),
+            OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.exp()?) }),
+            _ => Err(self.dtype_error("Array::exp", DType::F32)),
+        }
+    }
+
     /// Every element of a real array brought into `low..=high`.
     ///
     /// # Errors

@@ -80,6 +80,11 @@ extern "C" __global__ void square_root(float* out, const float* x, count n) {
     out[i] = x[i] > 0.0f ? __fsqrt_rn(x[i]) : 0.0f;
 }
 
+extern "C" __global__ void exponential(float* out, const float* x, count n) {
+    EACH(i, n)
+    out[i] = (float)exp((double)x[i]);
+}
+
 extern "C" __global__ void inverse(float* out, const float* x, count n) {
     EACH(i, n)
     out[i] = x[i] > 0.0f ? 1.0f / x[i] : 0.0f;
