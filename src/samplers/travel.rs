@@ -8,7 +8,7 @@ use crate::Result;
 /// `steps` is the clean image. After every `length` steps, but for the first stretch, the stretch is done again, `repeats` times in
 /// all. (`get_schedule_jump` of the authors of RePaint, counting down from the other end.)
 pub(super) fn visits(steps: usize, length: usize, repeats: usize) -> Vec<(usize, usize)> {
-    let travels = |left: usize| if left % length == 0 && left + length < steps { repeats - 1 } else { 0 };
+    let travels = |left: usize| if left.is_multiple_of(length) && left + length < steps { repeats - 1 } else { 0 };
     let mut left_to_do: Vec<usize> = (0..steps).map(travels).collect();
     let mut visits = Vec::new();
     let mut level = 0;

@@ -2,7 +2,7 @@
 
 use nalgebra::{DMatrix, DVector};
 use operators::{Array, Context, Noise};
-use recon::denoiser::{Denoiser, Gaussian};
+use recon::denoiser::Gaussian;
 use recon::samplers::{Problem, Run, Silent, build};
 
 use crate::support::{Setting, operator, streams};

@@ -188,7 +188,8 @@ fn loss_guidance_averages_over_clean_images_in_both_forms_for_every_linear_opera
 /// the prior is far above the rounding of the residual, which starts at zero.
 #[test]
 fn red_diff_is_the_authors_loop_for_every_linear_operator() {
-    let cases: [(&str, fn(f64) -> f64); 7] = [
+    type Case = (&'static str, fn(f64) -> f64);
+    let cases: [Case; 7] = [
         ("linear", |s| s),
         ("sqrt", f64::sqrt),
         ("square", |s| s * s),
