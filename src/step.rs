@@ -1,4 +1,4 @@
-//! The two steps that several samplers share: from one noise level to the next, and towards the data.
+//! The steps that several samplers share: from one noise level to another, and towards the data.
 
 use operators::{Array, ForwardOperator, Noise, Space};
 
@@ -28,20 +28,54 @@ pub fn ddim(x: &Array, x0: &Array, sigma: f64, next: f64, eta: f64, noise: &mut 
     Ok(x)
 }
 
-/// `argmin_x ||y - A x||^2 + rho ||x - x0||^2 = x0 + (A^H A + rho)^-1 A^H (y - A x0)`, `rho > 0`.
+/// `x + sqrt(higher^2 - level^2) z`: the forward process from one level to a higher one.
 ///
-/// Where the decomposition of `A` is known it is used: `V s / (s^2 + rho) U^H (y - A x0)` puts nothing into the null space of `A`,
-/// while dividing the rounding of `A^H` there by a `rho` of 1e-7 would.
+/// # Errors
+/// Those of [`Noise::normal`].
+pub fn renoise(x: &Array, level: f64, higher: f64, noise: &mut Noise) -> Result<Array> {
+    let std = (higher * higher - level * level).max(0.0).sqrt();
+    Ok(x.combine(1.0, &noise.normal(&item(x))?, std)?)
+}
+
+/// `argmin_x ||y - A x||^2 + rho ||x - x0||^2 = x0 + (A^H A + rho)^-1 A^H (y - A x0)`, `rho > 0`.
 ///
 /// # Errors
 /// Those of the operator.
 pub fn proximal(operator: &dyn ForwardOperator, x0: &Array, y: &Array, rho: f64) -> Result<Array> {
-    let residual = y.sub(&operator.apply(x0)?)?;
-    let correction = match operator.spectral(&residual, &|s| s / (s * s + rho))? {
-        Some(correction) => correction,
-        None => operator.solve_normal(&operator.adjoint(&residual)?, rho)?,
-    };
-    Ok(x0.add(&correction)?)
+    Ok(x0.add(&damped_inverse(operator, &y.sub(&operator.apply(x0)?)?, rho)?)?)
+}
+
+/// `(A^H A + rho)^-1 A^H v`, and its limit `A^+ v` for `rho = 0`.
+///
+/// Where the decomposition of `A` is known it is used: `V s / (s^2 + rho) U^H v` puts nothing into the null space of `A`, while
+/// dividing the rounding of `A^H` there by a `rho` of 1e-7 would.
+///
+/// # Errors
+/// Those of the operator.
+pub fn damped_inverse(operator: &dyn ForwardOperator, v: &Array, rho: f64) -> Result<Array> {
+    if rho == 0.0 {
+        return Ok(operator.pseudo_inverse(v)?);
+    }
+    Ok(match operator.spectral(v, &|s| s / (s * s + rho))? {
+        Some(x) => x,
+        None => operator.solve_normal(&operator.adjoint(v)?, rho)?,
+    })
+}
+
+/// `(I - A^+ A) x + A^+ (y + level A z)`, `z` standard normal: of an image with noise of `level`, what is measured becomes the
+/// measurement, noised as if the noise had been added to the image that was measured.
+///
+/// # Errors
+/// Those of the operator and of [`Noise::normal`].
+pub fn replace_measured(
+    operator: &dyn ForwardOperator,
+    x: &Array,
+    y: &Array,
+    level: f64,
+    noise: &mut Noise,
+) -> Result<Array> {
+    let z = noise.normal(operator.domain())?;
+    Ok(operator.project(x, &y.combine(1.0, &operator.apply(&z)?, level)?)?)
 }
 
 /// The space of one item of a batch.
