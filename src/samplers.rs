@@ -9,21 +9,39 @@ use crate::denoiser::Denoiser;
 use crate::{Error, Result, classical};
 
 mod ccdf;
+mod csgm;
+mod daps;
 mod ddnm;
 mod diffpir;
 mod dps;
+mod flowdps;
 mod gaussian_guidance;
+mod mmps;
+mod pnp_dm;
+mod pnp_flow;
 mod projection;
 mod pseudo_inverse;
+mod score_mri;
+mod tds;
+mod tmpd;
 mod zero_filled;
 
 pub use ccdf::Ccdf;
+pub use csgm::{Csgm, Weighting};
+pub use daps::{Daps, Draw};
 pub use ddnm::Ddnm;
 pub use diffpir::DiffPir;
 pub use dps::{Dps, Form};
+pub use flowdps::FlowDps;
 pub use gaussian_guidance::GaussianGuidance;
+pub use mmps::Mmps;
+pub use pnp_dm::{PnpDm, Reverse};
+pub use pnp_flow::PnpFlow;
 pub use projection::Projection;
 pub use pseudo_inverse::PseudoInverse;
+pub use score_mri::ScoreMri;
+pub use tds::Tds;
+pub use tmpd::Tmpd;
 pub use zero_filled::ZeroFilled;
 
 /// A way to draw from `p(x | y)`, or an estimate of `x` where the method is not probabilistic.
@@ -155,6 +173,15 @@ pub const SAMPLERS: &[Entry] = &[
     ddnm::ENTRY,
     ccdf::ENTRY,
     gaussian_guidance::ENTRY,
+    mmps::ENTRY,
+    tmpd::ENTRY,
+    daps::ENTRY,
+    pnp_dm::ENTRY,
+    tds::ENTRY,
+    score_mri::ENTRY,
+    csgm::ENTRY,
+    pnp_flow::ENTRY,
+    flowdps::ENTRY,
     classical::L1_WAVELET,
     classical::TV,
     pseudo_inverse::ENTRY,
