@@ -8,6 +8,8 @@
 mod support;
 
 use nalgebra::DVector;
+use operators::Noise;
+use recon::samplers::{Problem, Run, Silent};
 use support::affine::Recursion;
 use support::montecarlo::{self, Coupling, Langevin, Scaled, geometric, karras};
 use support::statistics::Scores;
@@ -81,7 +83,9 @@ fn cases(setting: &Setting) -> Vec<Case> {
         case("pnp-flow:steps=10,samples=2,alpha=0.4,gamma=0.8", &["gamma", "alpha"], |s, by| {
             montecarlo::pnp_flow(s, 10, 0.8 * by[0], 0.4 * by[1], 2, 2e4)
         }),
-        case("flowdps:steps=10", &["shift", "gamma"], |s, by| montecarlo::flowdps(s, 10, 4.0 * by[0], 3, by[1], 2e4)),
+        case("flowdps:steps=10,iterations=2,gamma=0.6", &["shift", "gamma"], |s, by| {
+            montecarlo::flowdps(s, 10, 4.0 * by[0], 2, 0.6 * by[1], 2e4)
+        }),
         case(
             format!("csgm:form=likelihood,steps=12,sigma=1,sigma_min=0.05,step_lr=0.002,mse={mse}"),
             &["step_lr", "mse", "sigma_y", "first level"],
@@ -171,6 +175,40 @@ fn pnp_dm_converges_to_the_posterior_of_its_coupling() {
     }
 }
 
+/// The published settings, computed: which are near the posterior, which are broader and which narrower, as their documents say.
+#[test]
+fn published_settings_beside_the_posterior() {
+    for name in ["mri:accel=4", "inpaint-box"] {
+        let setting = Setting::new(name, operator(name), 0.05);
+        let trace = setting.posterior().1.trace();
+        let of = |label: &str, recursion: Recursion| {
+            let ((bias, spread), variance) = (setting.distance(&recursion), recursion.moments().1.trace() / trace);
+            println!(
+                "{name:<12} {label:<24} mean off by {bias:.3} standard deviations, covariance by {spread:.3}, {variance:.3} times the \
+                 variance"
+            );
+            (bias, variance)
+        };
+        let daps = of("daps, exact draws", montecarlo::daps(&setting, &karras(100.0, 0.1, 200), 5, 0.1, None));
+        let coupling = Coupling { steps: 100, rho: 10.0, decay: 0.9, rho_min: 0.3, edm_steps: 100, stochastic: true };
+        let pnp_dm = of("pnp-dm", montecarlo::pnp_dm(&setting, coupling));
+        let tmpd = of("tmpd, 100 levels", montecarlo::tmpd(&setting, &karras(100.0, 0.004, 100), 1.0));
+        let mut levels = geometric(100.0, 0.001, 64);
+        levels.push(0.0);
+        let mmps = of("mmps, to convergence", support::methods::exact_guidance(&setting, &levels));
+        let flow = of("pnp-flow", montecarlo::pnp_flow(&setting, 100, 1.0, 0.5, 5, 2e4));
+        let flowdps = of("flowdps", montecarlo::flowdps(&setting, 28, 4.0, 3, 1.0, 2e4));
+        let csgm = of("csgm, likelihood", montecarlo::csgm(&setting, &geometric(1.232, 0.0066, 1155), 3, 9e-7, 1.0));
+        assert!((1.4..2.0).contains(&daps.1) && daps.0 < 0.3, "{name}, daps: {daps:?}");
+        assert!((1.05..2.5).contains(&pnp_dm.1), "{name}, pnp-dm is broader: {pnp_dm:?}");
+        assert!(tmpd.0 < 0.4 && (0.8..1.1).contains(&tmpd.1), "{name}, tmpd: {tmpd:?}");
+        assert!(mmps.0 < 1e-3 && (0.75..0.95).contains(&mmps.1), "{name}, mmps with few levels: {mmps:?}");
+        assert!(flow.0 < 0.4 && flow.1 < 0.2, "{name}, pnp-flow is narrow: {flow:?}");
+        assert!(flowdps.0 < 1.5 && (0.4..2.0).contains(&flowdps.1), "{name}, flowdps: {flowdps:?}");
+        assert!(csgm.0 < 0.4 && (1.0..1.4).contains(&csgm.1), "{name}, csgm: {csgm:?}");
+    }
+}
+
 /// The posterior itself: MMPS with enough iterations, up to an error of the covariance that falls with the number of levels.
 #[test]
 fn mmps_samples_the_true_posterior() {
@@ -244,7 +282,7 @@ fn csgm_norm(
     z: &mut dyn Iterator<Item = DVector<f64>>,
 ) -> DVector<f64> {
     let on = Scaled::new(setting, 1.0);
-    let sigmas = geometric(1.2375, 0.0066, steps);
+    let sigmas = geometric(1.232, 0.0066, steps);
     let mut x = z.next().unwrap() * sigmas[0];
     for sigma in &sigmas {
         let step_size = step_lr * (sigma / 0.0066).powi(2);
@@ -265,7 +303,7 @@ type Literal = fn(&Setting, f64, f64, &mut dyn Iterator<Item = DVector<f64>>) ->
 fn methods_with_adaptive_steps_are_the_authors_loops_for_every_linear_operator() {
     let methods: [(&str, usize, [f64; 2], Literal); 2] = [
         ("score-mri:steps=12,lambda=0.8", 24, [0.16, 0.8], |s, snr, lambda, z| score_mri(s, 12, snr, lambda, z)),
-        ("csgm:steps=8", 25, [5e-5, 5.0], |s, step_lr, mse, z| csgm_norm(s, 8, step_lr, mse, z)),
+        ("csgm:steps=8", 25, [3e-5, 0.3], |s, step_lr, mse, z| csgm_norm(s, 8, step_lr, mse, z)),
     ];
     for (name, operator) in linear_operators() {
         let setting = Setting::new(name, operator, 0.05);
@@ -279,25 +317,31 @@ fn methods_with_adaptive_steps_are_the_authors_loops_for_every_linear_operator()
             let deviation = apart(a, b, 0).max(apart(a, b, 1));
             let wrong = [apart(1.05 * a, b, 0), apart(a, 0.95 * b, 0)];
             println!("{name} {spec}: off by {deviation:.1e}; by {wrong:?} from coefficients 5 % off");
-            assert!(deviation < 3e-5, "{name}, {spec}: {deviation:e}");
+            assert!(deviation < 5e-6, "{name}, {spec}: {deviation:e}");
             assert!(wrong.iter().all(|w| *w > 20.0 * deviation), "{name}, {spec}: {wrong:?} beside {deviation:e}");
         }
     }
 }
 
-/// How far the two adaptive methods are from the posterior, in their published setting with fewer levels.
+/// How far the two adaptive methods are from the posterior, in their default setting with fewer levels; and a published setting that
+/// diverges.
 #[test]
 fn adaptive_methods_beside_the_posterior() {
     for name in ["mri:accel=4", "inpaint-box"] {
         let setting = Setting::new(name, operator(name), 0.05);
         let (mean, covariance) = setting.posterior();
-        for spec in ["score-mri:steps=300", "csgm:steps=300"] {
+        for spec in ["score-mri:steps=300", "csgm:steps=300", "csgm:steps=300,form=likelihood"] {
             let samples = setting.draw(spec, 150);
             let bias = (samples.column_mean() - &mean).component_div(&covariance.diagonal().map(f64::sqrt));
             let spread = samples.row_iter().map(|row| row.variance()).sum::<f64>() / covariance.trace();
             let bias = bias.norm() / (bias.len() as f64).sqrt();
             println!("{name} {spec}: mean off by {bias:.2} standard deviations, {spread:.2} times the variance");
-            assert!(bias.is_finite() && spread.is_finite());
+            assert!(bias < 3.0 && (0.3..3.0).contains(&spread), "{name} {spec}: {bias}, {spread}");
         }
+        let published = recon::samplers::build(&"csgm:step_lr=5e-5,mse=5".parse().unwrap()).unwrap();
+        let problem = Problem { operator: &*setting.operator, y: &setting.measurement, noise_std: 0.05 };
+        let mut run = Run { noise: &mut Noise::new(1, support::streams(1)), observer: &mut Silent };
+        let diverged = published.sample(&problem, &setting.prior, &mut run);
+        assert!(matches!(diverged, Err(recon::Error::Numerical(_))), "{name}: {diverged:?}");
     }
 }

@@ -21,15 +21,17 @@ use crate::schedule::{Schedule, pairs};
 ///   `gamma = sigma / sqrt(mse)`; the authors' first code has it without `sigma_y`.
 ///
 /// Published, on images whose 99th percentile is 1, which are data units: 2311 levels from 232 to 0.0066, evenly in the logarithm, of
-/// which those from number 1155 (sigma 1.24) on are run, 3 steps each; `step_lr` 5e-5 and `mse` 5 for `norm`, 9e-7 and 1 for `likelihood`,
-/// where steps are stable for `eta (1 + mse ||A||^2) / sigma^2 < 2`. Here `steps` counts the levels that are run and `sigma` is the
-/// first of them. Theirs starts from uniform numbers, which the first steps forget. The result is the last `x`, noise of the last level
-/// included, as theirs. Norms are those of one image, not of a batch.
+/// which those after number 1155 (sigma 1.232) are run, 3 steps each. For `likelihood` `step_lr` is 9e-7 and `mse` 1; steps are stable for
+/// `eta (1 + mse ||A||^2) / sigma^2 < 2`. For `norm` the defaults are those of InverseBench, 3e-5 and 0.3: the authors' 5e-5 and 5 move
+/// further along the likelihood than an image is away from the data, and diverge for the Gaussian priors of the tests.
+/// Here `steps` counts the levels that are run and `sigma` is the first of them. Theirs starts from uniform numbers, which the first
+/// steps forget. The result is the last `x`, noise of the last level included, as theirs. Norms are those of one image,
+/// not of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Csgm {
     /// Number of levels.
     pub steps: usize,
-    /// The first level, in data units; `None`: 1.2375, or the prior's largest.
+    /// The first level, in data units; `None`: 1.232, or the prior's largest.
     pub sigma: Option<f64>,
     /// The last level, in data units; `None`: 0.0066, or the prior's smallest.
     pub sigma_min: Option<f64>,
@@ -52,13 +54,13 @@ pub enum Weighting {
     Likelihood,
 }
 
-/// The published levels: the last, and number 1155 of 2311 from 232 on.
-const LEVELS: (f64, f64) = (0.0066, 1.2375);
+/// The published levels: the last, and number 1156 of 2311 from 232 on.
+const LEVELS: (f64, f64) = (0.0066, 1.232);
 
 impl Default for Csgm {
     fn default() -> Self {
         Self {
-            steps: 1156,
+            steps: 1155,
             sigma: None,
             sigma_min: None,
             steps_each: 3,
@@ -75,16 +77,16 @@ pub(crate) const ENTRY: Entry = Entry {
     about: "annealed Langevin dynamics with the likelihood's gradient; any operator",
     reference: "Jalal et al. 2021, Robust compressed sensing MRI with deep generative priors",
     parameters: &[
-        Parameter { name: "steps", default: "1156", about: "number of noise levels, evenly in the logarithm" },
-        Parameter { name: "sigma", default: "1.2375 or the prior's largest", about: "first level, in data units" },
+        Parameter { name: "steps", default: "1155", about: "number of noise levels, evenly in the logarithm" },
+        Parameter { name: "sigma", default: "1.232 or the prior's largest", about: "first level, in data units" },
         Parameter { name: "sigma_min", default: "0.0066 or the prior's smallest", about: "last level, in data units" },
         Parameter { name: "steps_each", default: "3", about: "Langevin steps at every level" },
         Parameter {
             name: "step_lr",
-            default: "5e-5 (norm) or 9e-7 (likelihood)",
+            default: "3e-5 (norm) or 9e-7 (likelihood)",
             about: "step size at the last level",
         },
-        Parameter { name: "mse", default: "5 (norm) or 1 (likelihood)", about: "weight of the likelihood" },
+        Parameter { name: "mse", default: "0.3 (norm) or 1 (likelihood)", about: "weight of the likelihood" },
         Parameter { name: "form", default: "norm", about: "norm (as long as the score) or likelihood (by the noise)" },
     ],
     build: |spec| Ok(Box::new(Csgm::from_spec(spec)?)),
@@ -121,7 +123,7 @@ impl Sampler for Csgm {
         let levels = geometric(self.steps, limits, range)?;
         let end = limits.sigma_min.unwrap_or(LEVELS.0);
         let (step_lr, mse) = match self.form {
-            Weighting::Norm => (self.step_lr.unwrap_or(5e-5), self.mse.unwrap_or(5.0)),
+            Weighting::Norm => (self.step_lr.unwrap_or(3e-5), self.mse.unwrap_or(0.3)),
             Weighting::Likelihood => (self.step_lr.unwrap_or(9e-7), self.mse.unwrap_or(1.0)),
         };
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);

@@ -4,7 +4,7 @@
 //! 2023), algorithm 1.
 
 use operators::spec::Parameter;
-use operators::{Array, Noise, Space, Spec};
+use operators::{Array, ForwardOperator, Noise, Space, Spec};
 
 use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::denoiser::Denoiser;
@@ -26,19 +26,22 @@ use crate::{Error, Result};
 /// inpainting: `r^2` in data units; here it is added to the measurement noise, which keeps the proposals stable. Their
 /// code resamples at every level, as this does.
 ///
-/// All particles of a batch are denoised together, so a batch holds `particles` times as many images as there are
-/// measurements. Weights are compared in host memory, f64, once per level: on a GPU that waits for it.
+/// All particles of a batch are denoised together, a batch of `particles` times as many images as there are measurements, unless
+/// `together` says how many particles memory allows. Weights are compared in host memory, f64, once per level: on a GPU that waits
+/// for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tds {
     /// Noise levels.
     pub schedule: Schedule,
     /// Particles per sample.
     pub particles: usize,
+    /// Particles that are denoised in one batch; `None`: all.
+    pub together: Option<usize>,
 }
 
 impl Default for Tds {
     fn default() -> Self {
-        Self { schedule: Schedule { spacing: Spacing::Karras, ..Schedule::ddpm(100) }, particles: 16 }
+        Self { schedule: Schedule { spacing: Spacing::Karras, ..Schedule::ddpm(100) }, particles: 16, together: None }
     }
 }
 
@@ -53,6 +56,7 @@ pub(crate) const ENTRY: Entry = Entry {
         schedule::SIGMA_MIN,
         schedule::spacing("karras"),
         Parameter { name: "particles", default: "16", about: "particles per sample; each is a network evaluation" },
+        Parameter { name: "together", default: "all of them", about: "particles that are denoised in one batch" },
     ],
     build: |spec| Ok(Box::new(Tds::from_spec(spec)?)),
 };
@@ -60,17 +64,56 @@ pub(crate) const ENTRY: Entry = Entry {
 impl Tds {
     fn from_spec(spec: &Spec) -> Result<Self> {
         let default = Self::default();
-        let particles = spec.get("particles", default.particles)?;
-        if particles == 0 {
-            return Err(spec.error("particles", "expected at least 1, got 0").into());
-        }
-        Ok(Self { schedule: Schedule::from_spec(spec, default.schedule)?, particles })
+        let count = |key, default: usize| match spec.get(key, default) {
+            Ok(0) => Err(spec.error(key, "expected at least 1, got 0")),
+            other => other,
+        };
+        Ok(Self {
+            schedule: Schedule::from_spec(spec, default.schedule)?,
+            particles: count("particles", default.particles)?,
+            together: spec.text("together").map(|_| count("together", 1)).transpose()?,
+        })
     }
 
     /// `particles` draws for every item, those of one draw side by side: particle `k` of item `b` is image `k batch + b`.
     fn draw(&self, noise: &mut Noise, space: &Space) -> Result<Array> {
         let draws = (0..self.particles).map(|_| noise.normal(space)).collect::<operators::Result<Vec<_>>>()?;
         Ok(Array::concat(&draws)?)
+    }
+}
+
+/// Particles at one level.
+struct Guided {
+    /// `E[x0 | x]`.
+    x0: Array,
+    /// `||y - A x0||^2` of every particle.
+    misfit: Array,
+    /// `J^T A^H (y - A x0)`; at the last level, where nothing is guided, `x0`.
+    g: Array,
+}
+
+impl Guided {
+    fn new(
+        operator: &dyn ForwardOperator,
+        prior: &dyn Denoiser,
+        x: &Array,
+        sigma: f64,
+        y: &Array,
+        last: bool,
+    ) -> Result<Self> {
+        let at = prior.linearize(x, sigma)?;
+        let residual = y.sub(&operator.apply(&at.x0)?)?;
+        let misfit = residual.dot_items(&residual)?;
+        let g = if last { at.x0.clone() } else { at.vjp(&operator.vjp(&at.x0, &residual)?)? };
+        Ok(Self { x0: at.x0, misfit, g })
+    }
+
+    fn concat(mut parts: Vec<Self>) -> Result<Self> {
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let all = |of: fn(&Self) -> &Array| Array::concat(&parts.iter().map(|p| of(p).clone()).collect::<Vec<_>>());
+        Ok(Self { x0: all(|p| &p.x0)?, misfit: all(|p| &p.misfit)?, g: all(|p| &p.g)? })
     }
 }
 
@@ -126,16 +169,20 @@ impl Sampler for Tds {
         let mut carried = vec![0.0; batch * self.particles];
         for (step, sigma, next) in pairs(&levels) {
             let last = step == steps;
-            let at = prior.linearize(&x, sigma)?;
-            let residual = y.sub(&operator.apply(&at.x0)?)?;
-            let misfit = to_f64(&residual.dot_items(&residual)?)?;
+            let size = self.together.unwrap_or(self.particles) * batch;
+            let parts = (0..x.batch()).step_by(size).map(|start| {
+                let end = (start + size).min(x.batch());
+                Guided::new(operator, prior, &x.items(start, end)?, sigma, &y.items(start, end)?, last)
+            });
+            let Guided { x0, misfit, g } = Guided::concat(parts.collect::<Result<Vec<_>>>()?)?;
+            let misfit = to_f64(&misfit)?;
             let r = norm * norm * sigma * sigma / (1.0 + 4.0 * sigma * sigma);
             let variance = sigma_y * sigma_y + if last { 0.0 } else { r };
             // p~ needs its normalising constant nowhere: it is the same for all particles.
             let twist: Vec<f64> = misfit.iter().map(|m| -m / (2.0 * variance)).collect();
             let log_weights: Vec<f64> = carried.iter().zip(&twist).map(|(c, t)| c + t).collect();
             let shares = normalised(&log_weights, batch);
-            let shown = at.x0.items(0, batch)?;
+            let shown = x0.items(0, batch)?;
             let progress = Progress { step, steps, sigma, x0: &shown };
             let shares = shares.ok_or_else(|| progress.not_finite("the weight of a particle is no longer finite"))?;
             run.report(&progress)?;
@@ -145,10 +192,9 @@ impl Sampler for Tds {
             let chosen: Vec<usize> =
                 (0..count * batch).map(|i| ancestors[i % batch][i / batch] * batch + i % batch).collect();
             if last {
-                return take(&at.x0, &chosen);
+                return take(&x0, &chosen);
             }
-            let g = at.vjp(&operator.vjp(&at.x0, &residual)?)?;
-            let (x0, from) = (take(&at.x0, &chosen)?, take(&x, &chosen)?);
+            let (x0, from) = (take(&x0, &chosen)?, take(&x, &chosen)?);
             // The ancestral step, and how far the guidance moves its mean.
             let (down, up) = ddim_levels(sigma, next, 1.0);
             let keep = down / sigma;
