@@ -44,6 +44,26 @@ pub fn proximal(operator: &dyn ForwardOperator, x0: &Array, y: &Array, rho: f64)
     Ok(x0.add(&correction)?)
 }
 
+/// `||A||`, the unit of a step along `A^H (y - A x)`; 1 for an operator that is not linear, which has no one norm.
+///
+/// # Errors
+/// Those of the operator.
+pub fn norm(operator: &dyn ForwardOperator) -> Result<f64> {
+    if operator.is_linear() { Ok(operator.norm()?) } else { Ok(1.0) }
+}
+
+/// An error, of the sampler `what`, unless `A` is linear.
+///
+/// # Errors
+/// [`operators::Error::Unsupported`].
+pub fn linear(operator: &dyn ForwardOperator, what: &str) -> Result<()> {
+    if operator.is_linear() {
+        return Ok(());
+    }
+    let reason = "expected a linear operator; dps and daps take any".into();
+    Err(operators::Error::Unsupported { what: format!("{what} with {operator:?}"), reason }.into())
+}
+
 /// A draw of `x` from `N(y; A x, sigma_y^2) N(x; centre, rho^2)`, exact for a linear `A`: perturb and optimise.
 ///
 /// `argmin ||y + sigma_y z_y - A x||^2 / sigma_y^2 + ||x - centre - rho z_x||^2 / rho^2` has the mean and the covariance

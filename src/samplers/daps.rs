@@ -10,7 +10,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, Spacing, karras, pairs};
-use crate::step::gaussian_draw;
+use crate::step::{gaussian_draw, linear};
 
 /// `x <- sigma z` at the first level, then at every level
 /// - `x0_hat`: the probability-flow ODE `dx / dsigma = (x - E[x0 | x]) / sigma` from `(x, sigma)` to 0, `ode_steps` Euler steps;
@@ -159,6 +159,9 @@ impl Sampler for Daps {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check(problem, prior, run)?;
         let Problem { operator, y, noise_std } = *problem;
+        if self.draw == Draw::Exact {
+            linear(operator, "daps:draw=exact")?;
+        }
         let (steps, range) = (self.schedule.steps, prior.sigma_range());
         let levels = self.schedule.published(LEVELS, range).levels(range)?;
         let tau = self.tau.unwrap_or(noise_std.max(TAU));

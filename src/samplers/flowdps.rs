@@ -9,6 +9,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::pairs;
+use crate::step::norm;
 
 /// Along flow times `t` from 1 (noise) to 0, with `x_t = (1 - t) x_0 + t e`,
 /// - `x0 = E[x_0 | x_t]` and `e_hat = (x_t - (1 - t) x0) / t`: the two ends of the flow through `x_t`;
@@ -92,7 +93,7 @@ impl Sampler for FlowDps {
         check(problem, prior, run)?;
         let Problem { operator, y, .. } = *problem;
         let levels = self.levels(prior.sigma_range());
-        let rate = self.gamma / operator.norm()?.powi(2);
+        let rate = self.gamma / norm(operator)?.powi(2);
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         for (step, sigma, next) in pairs(&levels) {
             let (t, t_next) = (time(sigma), time(next));

@@ -11,7 +11,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, Spacing, pairs};
-use crate::step::ddim;
+use crate::step::{ddim, linear};
 
 /// `x <- sigma z` at the first level, then at every level, with `p(x0 | x) ~ N(x0(x), sigma^2 J)`, `J = d x0 / d x` (Tweedie's
 /// second moment),
@@ -93,6 +93,7 @@ impl GaussianGuidance {
         run: &mut Run<'_>,
     ) -> Result<Array> {
         let Problem { operator, y, noise_std: sigma_y } = *problem;
+        linear(operator, "gaussian-guidance")?;
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         for (step, sigma, next) in pairs(levels) {
             let at = prior.linearize(&x, sigma)?;

@@ -7,10 +7,10 @@ use operators::spec::Parameter;
 use operators::{Array, Noise, Spec};
 
 use super::{Entry, Problem, Progress, Run, Sampler, check};
-use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{karras, pairs};
-use crate::step::gaussian_draw;
+use crate::step::{gaussian_draw, linear};
+use crate::{Error, Result};
 
 /// `steps` times, with `rho_k = max(rho decay^k, rho_min)`,
 /// - likelihood step: `z ~ N(y; A z, sigma_y^2) N(z; x, rho_k^2)`, exactly ([`gaussian_draw`]);
@@ -120,11 +120,11 @@ impl Sampler for PnpDm {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         let batch = check(problem, prior, run)?;
         let Problem { operator, y, noise_std: sigma_y } = *problem;
+        linear(operator, "pnp-dm")?;
         let (low, high) = prior.sigma_range();
-        if self.rho.max(self.rho_min) > high {
-            let reason =
-                format!("pnp-dm: rho {}, but the largest noise level that the prior knows is {high}", self.rho);
-            return Err(crate::Error::Mismatch(reason));
+        if self.rho.max(self.rho_min) > high || self.rho_min < low {
+            let levels = format!("pnp-dm: rho from {} to {}", self.rho.max(self.rho_min), self.rho_min);
+            return Err(Error::Mismatch(format!("{levels}: the prior knows {high:.4} to {low:.4} (data units)")));
         }
         let mut x = operator.domain().zeros(batch, &y.device());
         for k in 0..self.steps {

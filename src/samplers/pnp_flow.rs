@@ -8,6 +8,7 @@ use operators::{Array, Spec};
 use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
+use crate::step::norm;
 
 /// At the times `t = 0, 1 / N, ..., 1 - 1 / N`, from the zero image, with `gamma = gamma_0 (1 - t)^alpha`,
 /// - gradient step: `z = x + gamma A^H (y - A x) / ||A||^2`;
@@ -80,7 +81,7 @@ impl Sampler for PnpFlow {
         let batch = check(problem, prior, run)?;
         let Problem { operator, y, .. } = *problem;
         let (low, high) = prior.sigma_range();
-        let norm = operator.norm()?;
+        let norm = norm(operator)?;
         let mut x = operator.domain().zeros(batch, &y.device());
         for step in 1..=self.steps {
             let t = (step - 1) as f64 / self.steps as f64;

@@ -10,6 +10,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{Schedule, Spacing, pairs};
+use crate::step::norm;
 
 /// `x <- D(sigma z)` at the first level, `D(x) = x + lambda A^H (y - A x) / ||A||^2`; then at every level, with the score
 /// `s(x) = (E[x0 | x] - x) / sigma^2`,
@@ -106,7 +107,7 @@ impl Sampler for ScoreMri {
         let range = prior.sigma_range();
         let limits = Schedule { sigma: self.sigma, sigma_min: self.sigma_min, ..Schedule::ddpm(2) };
         let levels = geometric(self.steps, limits.published(LEVELS, range), range)?;
-        let rate = self.lambda / operator.norm()?.powi(2);
+        let rate = self.lambda / norm(operator)?.powi(2);
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         x = consistent(operator, x, y, rate)?;
         for (step, sigma, next) in pairs(&levels) {

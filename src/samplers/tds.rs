@@ -9,7 +9,7 @@ use operators::{Array, ForwardOperator, Noise, Space, Spec};
 use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, Spacing, pairs};
-use crate::step::ddim_levels;
+use crate::step::{ddim_levels, norm};
 use crate::{Error, Result};
 
 /// `particles` images `x <- sigma z` at the first level; then at every level, with `x0 = E[x0 | x]`, `J = d x0 / d x` and the twisting
@@ -161,7 +161,7 @@ impl Sampler for Tds {
             return Err(Error::Mismatch(reason.into()));
         }
         let levels = self.schedule.levels(prior.sigma_range())?;
-        let (steps, norm) = (self.schedule.steps, operator.norm()?);
+        let (steps, norm) = (self.schedule.steps, norm(operator)?);
         let y = Array::concat(&vec![problem.y.clone(); self.particles])?;
         let one = Space::real(&[1]);
         let mut x = self.draw(run.noise, operator.domain())?.scale(levels[0]);

@@ -9,7 +9,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, pairs};
-use crate::step::ddim;
+use crate::step::{ddim, linear};
 
 /// `x <- sigma z` at the first level, then at every level, with `p(x0 | x) ~ N(x0(x), C)`, `C = sigma^2 J`, `J = d x0 / d x`,
 /// - `c = A C A^H 1`, the sums of the rows of `A C A^H`, in place of that matrix: one pull-back;
@@ -94,6 +94,7 @@ impl Sampler for Tmpd {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check(problem, prior, run)?;
         let Problem { operator, y, noise_std: sigma_y } = *problem;
+        linear(operator, "tmpd")?;
         let levels = self.schedule.levels(prior.sigma_range())?;
         let parts = Parts::new(operator.range(), y)?;
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
