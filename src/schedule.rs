@@ -127,6 +127,12 @@ impl Schedule {
         })
     }
 
+    /// The same, with the largest and the smallest level of a paper where none are given, as far as `range` reaches.
+    pub(crate) fn published(self, (min, max): (f64, f64), (low, high): (f64, f64)) -> Self {
+        let (sigma, sigma_min) = (self.sigma.unwrap_or(max.min(high)), self.sigma_min.unwrap_or(min.max(low)));
+        Self { sigma: Some(sigma), sigma_min: Some(sigma_min), ..self }
+    }
+
     /// The levels for a prior that knows `range`, from high to low, then 0.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The steps that several samplers share: from one noise level to another, and towards the data.
+//! The steps that several samplers share: from one noise level to another, towards the data, and a draw given the data.
 
 use operators::{Array, ForwardOperator, Noise, Space};
 
@@ -76,6 +76,50 @@ pub fn replace_measured(
 ) -> Result<Array> {
     let z = noise.normal(operator.domain())?;
     Ok(operator.project(x, &y.combine(1.0, &operator.apply(&z)?, level)?)?)
+}
+
+/// `||A||`, the unit of a step along `A^H (y - A x)`; 1 for an operator that is not linear, which has no one norm.
+///
+/// # Errors
+/// Those of the operator.
+pub fn norm(operator: &dyn ForwardOperator) -> Result<f64> {
+    if operator.is_linear() { Ok(operator.norm()?) } else { Ok(1.0) }
+}
+
+/// An error, of the sampler `what`, unless `A` is linear.
+///
+/// # Errors
+/// [`operators::Error::Unsupported`].
+pub fn linear(operator: &dyn ForwardOperator, what: &str) -> Result<()> {
+    if operator.is_linear() {
+        return Ok(());
+    }
+    let reason = "expected a linear operator; dps and daps take any".into();
+    Err(operators::Error::Unsupported { what: format!("{what} with {operator:?}"), reason }.into())
+}
+
+/// A draw of `x` from `N(y; A x, sigma_y^2) N(x; centre, rho^2)`, exact for a linear `A`: perturb and optimise.
+///
+/// `argmin ||y + sigma_y z_y - A x||^2 / sigma_y^2 + ||x - centre - rho z_x||^2 / rho^2` has the mean and the covariance
+/// `(A^H A / sigma_y^2 + 1 / rho^2)^-1` of that density: Papandreou and Yuille, "Gaussian sampling by local perturbations" (2010).
+/// Draws `z_x` first, then `z_y`. For `sigma_y = 0` the limit: a draw of `N(centre, rho^2)`, projected on the data.
+///
+/// # Errors
+/// Those of the operator, one that is not linear among them, and of [`Noise::normal`].
+pub fn gaussian_draw(
+    operator: &dyn ForwardOperator,
+    centre: &Array,
+    y: &Array,
+    rho: f64,
+    sigma_y: f64,
+    noise: &mut Noise,
+) -> Result<Array> {
+    let centre = centre.combine(1.0, &noise.normal(operator.domain())?, rho)?;
+    let y = y.combine(1.0, &noise.normal(operator.range())?, sigma_y)?;
+    match sigma_y {
+        0.0 => Ok(operator.project(&centre, &y)?),
+        _ => proximal(operator, &centre, &y, (sigma_y / rho).powi(2)),
+    }
 }
 
 /// The space of one item of a batch.
