@@ -74,6 +74,12 @@ extern "C" __global__ void clamp(float* out, const float* x, float low, float hi
     out[i] = v < low ? low : v > high ? high : v;
 }
 
+extern "C" __global__ void square_root(float* out, const float* x, count n) {
+    EACH(i, n)
+    // Rounded correctly, as on the CPU.
+    out[i] = x[i] > 0.0f ? __fsqrt_rn(x[i]) : 0.0f;
+}
+
 extern "C" __global__ void inverse(float* out, const float* x, count n) {
     EACH(i, n)
     out[i] = x[i] > 0.0f ? 1.0f / x[i] : 0.0f;
