@@ -6,6 +6,7 @@ use crate::Result;
 
 mod classifier;
 mod classifier_free;
+mod clipped;
 mod flat;
 mod gaussian;
 mod learned_variance;
@@ -15,6 +16,7 @@ mod threshold;
 
 pub use classifier::{Classifier, ClassifierGuided};
 pub use classifier_free::ClassifierFree;
+pub use clipped::Clipped;
 pub use flat::Flat;
 pub use gaussian::Gaussian;
 pub use learned_variance::LearnedVariance;

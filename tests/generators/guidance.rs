@@ -211,3 +211,19 @@ fn networks_with_classes_are_guided() {
         assert!(found.sub(&expected).unwrap().norm() < 1e-6 * expected.norm(), "{name}");
     }
 }
+
+#[test]
+fn a_learned_variance_comes_with_the_image() {
+    let prior = Prior::open(&vectors_of("guided_diffusion_tiny.pt")).unwrap();
+    let space = Space::real(&[prior.network.graph().input_channels(), 16, 16]);
+    let denoiser = NetworkDenoiser::new(Arc::new(prior), &space).unwrap();
+    let x = random(&space, 2);
+    let (x0, variance) = denoiser.denoise_with_variance(&x, 0.8, 0.5).unwrap();
+    assert_eq!(x0.as_f32().unwrap(), denoiser.denoise(&x, 0.8).unwrap().as_f32().unwrap());
+    let alone = denoiser.reverse_variance(&x, 0.8, 0.5).unwrap().unwrap();
+    assert_eq!(variance.unwrap().as_f32().unwrap(), alone.as_f32().unwrap());
+    // Between the two fixed ones wherever the network's output is between -1 and 1, and never far outside.
+    let (small, large) = (0.5f64.powi(2) * (1.0 - (0.5f64 / 0.8).powi(2)), (0.64 - 0.25) * 2.0 / 3.56);
+    let between = alone.as_f32().unwrap().iter().filter(|v| (small..=large).contains(&f64::from(**v))).count();
+    assert!(between > 100, "{between} of {}", alone.len());
+}
