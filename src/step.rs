@@ -20,11 +20,22 @@ pub fn ddim_levels(sigma: f64, next: f64, eta: f64) -> (f64, f64) {
 /// # Errors
 /// Those of [`Noise::normal`], and if `x` and `x0` differ in shape.
 pub fn ddim(x: &Array, x0: &Array, sigma: f64, next: f64, eta: f64, noise: &mut Noise) -> Result<Array> {
+    // Drawn at every step, also where it is not used, so that the draws of a run depend on nothing but their number.
+    let z = noise.normal(&item(x0))?;
+    ddim_with(x, x0, (sigma, next), eta, Some(&z))
+}
+
+/// The same with `z` given; without it the step of `eta` loses its noise.
+///
+/// # Errors
+/// If the arrays differ in shape.
+pub fn ddim_with(x: &Array, x0: &Array, (sigma, next): (f64, f64), eta: f64, z: Option<&Array>) -> Result<Array> {
     let (down, up) = ddim_levels(sigma, next, eta);
     let ratio = down / sigma;
     let mut x = x0.combine(1.0 - ratio, x, ratio)?;
-    // Drawn at every step, also where it is not used, so that the draws of a run depend on nothing but their number.
-    x.add_scaled(up, &noise.normal(&item(x0))?)?;
+    if let Some(z) = z {
+        x.add_scaled(up, z)?;
+    }
     Ok(x)
 }
 
