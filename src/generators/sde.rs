@@ -23,10 +23,11 @@ pub use process::Process;
 ///   step: VP `u <- (2 - sqrt(1 - beta dt)) u + beta dt s + sqrt(beta dt) z`, VE `u <- u + (s_i^2 - s_{i+1}^2) s + sqrt(s_i^2 - s_{i+1}^2) z`,
 ///   for sub-VP the same as Euler-Maruyama.
 ///
-/// The last predictor adds no noise (`noise_removal`); after Euler-Maruyama of VE the noise of the last level, 0.01, is still there. The
-/// corrector's step follows the norm of the score of the image itself, which is a bias where pixels are few. The step at the last time leads beyond it, as in the authors' code. Theirs takes the
-/// norms of the corrector as means over a batch; here an image does not depend on the others. Images are `u_0 = 2 x`: the paper's `2 x - 1`
-/// differs by `O(dt)` of half the range.
+/// The last predictor adds no noise (`noise_removal`); after Euler-Maruyama of VE the noise of the last level, 0.01, is still there. The step
+/// at the last time leads beyond it, as in the authors' code. Theirs takes the norms of the corrector as means over a batch; here an image
+/// does not depend on the others. Its step follows the norm of the score of the image itself, which is a bias where pixels are few, and drowns
+/// in the rounding of f32 where the level is below a thousandth of the images (sub-VP at its smallest times). Images are `u_0 = 2 x`: the
+/// paper's `2 x - 1` differs by `O(dt)` of half the range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sde {
     /// Which diffusion; of VE the levels that are asked for, where they are.

@@ -1,12 +1,17 @@
 //! DDPM, DDIM, flow matching and Langevin dynamics on a Gaussian prior, as affine recursions in the variables of their papers.
 
-use operators::{Array, Space};
+use nalgebra::DMatrix;
+use operators::{Array, Noise, Space};
 use recon::Result;
 use recon::denoiser::{Denoiser, Gaussian, LearnedVariance, Linearization};
 
-use super::scene::{Scene, draw};
+use recon::generators::{build, edit, strength_sigma};
+use recon::samplers::{Run, Silent};
+
+use super::scene::{SEED, Scene, draw, streams};
 use crate::support::affine::{Affine, Recursion, Step};
 use crate::support::methods::{abar, sigma};
+use crate::support::{from_vectors, to_vectors};
 
 /// `u_t -> E[u_0 | u_t]` for `u_t = alpha u_0 + s z`, `u_0 = gain x_0`.
 pub fn clean(scene: &Scene, gain: f64, alpha: f64, s: f64) -> Affine {
@@ -195,6 +200,33 @@ fn the_learned_variance_lies_where_the_network_says() {
     let mut run = recon::samplers::Run { noise: &mut noise, observer: &mut recon::samplers::Silent };
     let error = recon::generators::generate(&*error.unwrap(), &scene.prior, &mut run).unwrap_err().to_string();
     assert!(error.contains("variance=learned") && error.contains("small or large"), "{error}");
+}
+
+/// SDEdit: the guide, noised to time 300 in the paper's variable, and the chain from there.
+#[test]
+fn an_edit_follows_the_chain_from_its_noised_guide() {
+    let times: Vec<usize> = (0..20).map(|i| 300 - 15 * i).collect();
+    for scene in Scene::all() {
+        let guide = scene.mu.map(|v| 0.8 - v);
+        let batch = from_vectors(scene.prior.space(), &[guide.clone(), guide.clone(), guide.clone()]);
+        for (spec, mut chain) in [
+            ("ddim:steps=20", ddim(&scene, &times, 0.0)),
+            ("ddpm:steps=20,spacing=trailing", ddpm(&scene, &times, &small)),
+        ] {
+            let generator = build(&spec.parse().unwrap()).unwrap();
+            let mut noise = Noise::new(SEED, streams(3));
+            let mut run = Run { noise: &mut noise, observer: &mut Silent };
+            let edited = edit(&*generator, &scene.prior, &batch, strength_sigma(0.3), &mut run).unwrap();
+            let edited = DMatrix::from_columns(&to_vectors(&edited));
+            let mut noised = |by: f64| {
+                chain.steps[0].map.g = &guide * (by * 2.0 * abar(300).sqrt());
+                scene.deviation(&chain, &edited)
+            };
+            let (deviation, wrong) = (noised(1.0), noised(0.95));
+            println!("{spec}: {deviation:.1e}, {wrong:.1e} from a guide 5 % darker");
+            assert!(deviation < 1e-5 && wrong > 1e-3, "{spec}: {deviation:e}, {wrong:e}");
+        }
+    }
 }
 
 /// With more steps the images become those of the prior, and the error goes as the order of the method says.

@@ -9,7 +9,8 @@ use recon::samplers::{Run, Silent};
 use crate::support::affine::Recursion;
 use crate::support::{gaussian_prior, to_vectors};
 
-const SEED: u64 = 23;
+/// Of every draw here.
+pub const SEED: u64 = 23;
 
 /// A Gaussian prior as dense matrices.
 pub struct Scene {
