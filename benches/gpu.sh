@@ -32,12 +32,13 @@ pack() {
     put() { if [ -n "$2" ]; then cp "$2" "$to/$1"; else echo "cargo built no $1" >&2 && return 1; fi; }
     put check_network "$(built test cuda_network test -p recon --test cuda_network)"
     put check_samplers "$(built test cuda_samplers test -p recon --test cuda_samplers)"
+    put check_generators "$(built test generators test -p recon --test generators)"
     put check_kernels "$(built lib recon test -p recon --lib)"
     put check_arrays "$(built test cuda test -p recon-operators --test cuda)"
     put check_operators "$(built test contract_cuda test -p recon-operators --test contract_cuda)"
     # `cargo bench` builds without --release.
     put time_steps "$(built bench cuda test -p recon --bench cuda)"
-    for file in recon check_network check_samplers check_kernels check_arrays check_operators time_steps; do
+    for file in recon check_network check_samplers check_generators check_kernels check_arrays check_operators time_steps; do
         strip "$to/$file" 2>/dev/null || true
     done
     cp datasets/data/brain-t1/brain_t1.nii.gz "$to/"
@@ -106,6 +107,7 @@ run() {
         check kernels "$dir/check_kernels" cuda:: --skip emulated --test-threads 1
         check network "$dir/check_network" --test-threads 1
         check samplers "$dir/check_samplers"
+        check generators "$dir/check_generators" on_a_gpu
     fi
     if [ "${TIMINGS:-1}" = 1 ]; then
         local model line

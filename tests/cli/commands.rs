@@ -24,8 +24,11 @@ fn the_registries_are_listed_in_full() {
         assert!(entry.parameters.iter().all(|p| operators.contains(p.name) && operators.contains(p.about)));
     }
     let samplers = scene.run("samplers").ok().stdout;
-    for entry in recon::samplers::SAMPLERS {
-        assert!(samplers.contains(entry.name) && samplers.contains(entry.reference), "{}", entry.name);
+    let methods = recon::generators::GENERATORS.iter().map(|entry| (entry.name, entry.reference, entry.parameters));
+    let all = recon::samplers::SAMPLERS.iter().map(|entry| (entry.name, entry.reference, entry.parameters));
+    for (name, reference, parameters) in all.chain(methods) {
+        assert!(samplers.contains(name) && samplers.contains(reference), "{name}");
+        assert!(parameters.iter().all(|p| samplers.contains(p.name) && samplers.contains(p.about)), "{name}");
     }
 }
 

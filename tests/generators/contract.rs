@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use operators::spec::Entry as _;
 use operators::{Array, DType, Device, Noise, Space, Stream};
-use recon::denoiser::{Denoiser, Flat, Gaussian, Linearization};
+use recon::denoiser::{Denoiser, Flat, Gaussian, Linearization, dynamic_threshold};
 use recon::generators::{Entry, GENERATORS, Generator, build, edit, generate, strength_sigma};
 use recon::samplers::{Observer, Progress, Run, Silent};
 use recon::{Error, Result};
@@ -80,6 +80,11 @@ fn every_method_gives_on_a_gpu_what_it_gives_on_the_cpu() {
             assert!(far < 1e-3, "{}: {far:e}", entry.name);
         }
     }
+    let x = Noise::new(5, streams(0..3)).normal(&Space::real(&[2, 9, 7])).unwrap();
+    let [expected, found] = [&x, &x.to(&device).unwrap()].map(|x| dynamic_threshold(x, 80.0).unwrap());
+    assert_eq!(found.device(), device, "the threshold left the GPU");
+    let far = found.to(&Device::Cpu).unwrap().sub(&expected).unwrap().norm() / expected.norm();
+    assert!(far < 1e-5, "dynamic threshold: {far:e}");
 }
 
 /// Counts steps, and breaks after some.
