@@ -25,7 +25,7 @@ use crate::schedule::{self, Schedule, Spacing};
 /// | `sigma' < sigma_y / s` | `s sigma' sqrt(1 - eta^2) / sigma_y` | `sigma' eta` | 0 |
 ///
 /// This is the authors' `ddnm_plus_diffusion` with their `x_t` divided by `sqrt(abar_t)` (their `a` becomes 1); levels and `sigma_y` are
-/// both in data units. Their `eta` is a share of `sigma'`, not that of DDIM. DDNM+ needs [`ForwardOperator::spectral`].
+/// both in data units. Their `eta` is a share of `sigma'`, not that of DDIM. DDNM+ needs [`operators::ForwardOperator::spectral`].
 ///
 /// Time travel: after every `travel_length` steps the last `x0` is noised back to the level `travel_length` steps before, and the
 /// stretch is done again, `travel_repeat` times in all.

@@ -20,6 +20,9 @@ use crate::schedule::{self, Schedule, pairs};
 /// the two terms the same at every image size; that it is over `n` in one and over `m` in the other is published. Adam (0.9, 0.99, 1e-8)
 /// with `lr` on [-1, 1], which is `lr / 2` in data units; the common factor `2 / n` matters to its epsilon only.
 ///
+/// Where the operator is not linear there is no `A^+`: the start is then 1/2 everywhere (0 on [-1, 1], as in InverseBench), 0 for complex
+/// images, and the gradient of the data term is that through the operator's derivative.
+///
 /// `weight` is the paper's `omega`: `linear` is `s`, and `sqrt`, `square`, `log` (`log(1 + s)`), `trunc-linear` (`min(s, 1)`), `power2over3`
 /// and `const`. With `linear` the prior's pull is `lambda (mu - x0)` at every level. `mean` is over the image alone here, over the batch in
 /// the authors' code, where the size of a batch thus enters the epsilon of Adam.
@@ -135,11 +138,15 @@ fn measured(operator: &dyn ForwardOperator) -> Result<f64> {
 
 impl Sampler for RedDiff {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
-        check(problem, prior, run)?;
+        let batch = check(problem, prior, run)?;
         let Problem { operator, y, .. } = *problem;
         let (n, m) = (operator.domain().real_dimensions() as f64, measured(operator)?);
         let levels = self.schedule.levels(prior.sigma_range())?;
-        let mut mu = operator.pseudo_inverse(y)?;
+        let mut mu = match (operator.is_linear(), operator.domain().dtype()) {
+            (true, _) => operator.pseudo_inverse(y)?,
+            (false, DType::F32) => operator.domain().zeros(batch, &y.device()).clamp(0.5, 0.5)?,
+            (false, DType::Complex64) => operator.domain().zeros(batch, &y.device()),
+        };
         let mut adam = Adam::new(&mu, self.lr / 2.0, (0.9, 0.99), 1e-8)?;
         for (step, sigma, _) in pairs(&levels) {
             let x = mu.combine(1.0, &run.noise.normal(operator.domain())?, sigma)?;

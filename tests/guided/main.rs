@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod closed_form;
+mod limits;
 mod recursions;
 mod steps;
 #[path = "../support/mod.rs"]

@@ -82,8 +82,8 @@ const CASES: [Case; 8] = [
     },
     Case {
         spec: "repaint:steps=10,spacing=trailing,jump_length=3,resamples=2",
-        recursion: |s| guided::repaint(s, &trailing(10), &visits()),
-        mutations: &[],
+        recursion: |s| guided::repaint(s, &trailing(10), &visits(), 1.0),
+        mutations: &[("noise of a jump", |s, by| guided::repaint(s, &trailing(10), &visits(), by))],
         needs: Needs::Inverse,
     },
     Case {

@@ -21,10 +21,10 @@ fn replaced(level: &Level, step: Step) -> Step {
     Step { map: step.map.then(&keep).shift(&data), noise }
 }
 
-/// `q(w_t | w_s)` over several times at once: `alpha = abar_t / abar_s`.
-fn noised_back(n: usize, abar_s: f64, abar_t: f64) -> Step {
+/// `q(w_t | w_s)` over several times at once, `alpha = abar_t / abar_s`, with `share` of its noise.
+fn noised_back(n: usize, abar_s: f64, abar_t: f64, share: f64) -> Step {
     let alpha = abar_t / abar_s;
-    Step { map: Affine::scaling(n, alpha.sqrt()), noise: vec![DMatrix::identity(n, n) * (1.0 - alpha).sqrt()] }
+    Step { map: Affine::scaling(n, alpha.sqrt()), noise: vec![DMatrix::identity(n, n) * share * (1.0 - alpha).sqrt()] }
 }
 
 /// Score-SDE without a corrector, with the ancestral predictor: noise but for what is measured, then DDPM and the projection.
@@ -67,12 +67,13 @@ pub fn ilvr(setting: &Setting, times: &[usize], range_t: usize) -> Recursion {
     recursion(setting, start(setting, times[0], at_rest(setting)), steps)
 }
 
-/// RePaint with the schedule of visits written out: `visits` are indices into `times`, `times.len()` the clean image.
-pub fn repaint(setting: &Setting, times: &[usize], visits: &[(usize, usize)]) -> Recursion {
+/// RePaint with the schedule of visits written out: `visits` are indices into `times`, `times.len()` the clean image. `share` of the
+/// noise of a jump is 1.
+pub fn repaint(setting: &Setting, times: &[usize], visits: &[(usize, usize)], share: f64) -> Recursion {
     let levels = Level::all(setting, times);
     let steps = visits.iter().map(|&(from, to)| match to > from {
         true => replaced(&levels[from], levels[from].ddpm(&levels[from].u0)),
-        false => noised_back(setting.n(), levels[from].abar, levels[to].abar),
+        false => noised_back(setting.n(), levels[from].abar, levels[to].abar, share),
     });
     recursion(setting, start(setting, times[0], at_rest(setting)), steps)
 }
