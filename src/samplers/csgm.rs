@@ -24,7 +24,7 @@ use crate::schedule::{Schedule, pairs};
 /// which those after number 1155 (sigma 1.232) are run, 3 steps each. For `likelihood` `step_lr` is 9e-7 and `mse` 1; steps are stable for
 /// `eta (1 + mse ||A||^2) / sigma^2 < 2`. For `norm` the defaults are those of InverseBench, 3e-5 and 0.3: the authors' 5e-5 and 5 move
 /// further along the likelihood than an image is away from the data, and diverge for the Gaussian priors of the tests.
-/// Here `steps` counts the levels that are run and `sigma` is the first of them. Theirs starts from uniform numbers, which the first
+/// With `mse` below 1 the norm form never lets the data outweigh the prior. Here `steps` counts the levels that are run and `sigma` is the first of them. Theirs starts from uniform numbers, which the first
 /// steps forget. The result is the last `x`, noise of the last level included, as theirs. Norms are those of one image,
 /// not of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]

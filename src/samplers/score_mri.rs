@@ -10,7 +10,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{Schedule, Spacing, pairs};
-use crate::step::norm;
+use crate::step::linear;
 
 /// `x <- D(sigma z)` at the first level, `D(x) = x + lambda A^H (y - A x) / ||A||^2`; then at every level, with the score
 /// `s(x) = (E[x0 | x] - x) / sigma^2`,
@@ -52,7 +52,7 @@ impl Default for ScoreMri {
 /// Registry entry.
 pub(crate) const ENTRY: Entry = Entry {
     name: "score-mri",
-    about: "predictor-corrector sampling of the variance-exploding diffusion, data put back after every update",
+    about: "predictor-corrector sampling of the variance-exploding diffusion, data put back after every update; linear operators",
     reference: "Chung, Ye 2022, Score-based diffusion models for accelerated MRI",
     parameters: &[
         Parameter { name: "steps", default: "2000", about: "number of noise levels, evenly in the logarithm" },
@@ -104,10 +104,11 @@ impl Sampler for ScoreMri {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check(problem, prior, run)?;
         let Problem { operator, y, .. } = *problem;
+        linear(operator, "score-mri")?;
         let range = prior.sigma_range();
         let limits = Schedule { sigma: self.sigma, sigma_min: self.sigma_min, ..Schedule::ddpm(2) };
         let levels = geometric(self.steps, limits.published(LEVELS, range), range)?;
-        let rate = self.lambda / norm(operator)?.powi(2);
+        let rate = self.lambda / operator.norm()?.powi(2);
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         x = consistent(operator, x, y, rate)?;
         for (step, sigma, next) in pairs(&levels) {
