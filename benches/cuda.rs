@@ -1,9 +1,11 @@
-//! One step of diffusion posterior sampling on a GPU at the published sizes, part by part: `cuda [ffhq|imagenet] [batch...]`.
+//! One step of diffusion posterior sampling on a GPU at the published sizes, part by part: `cuda [ffhq|imagenet] [batch...]`; and how far
+//! each precision is from f64: `cuda compare WEIGHTS.pt FILE`, FILE from `rivals/guided_diffusion_step.py --check --write`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::time::Instant;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use recon::denoiser::NetworkDenoiser;
@@ -70,6 +72,35 @@ fn step(gpu: &Arc<Gpu>, network: Network, batch: usize) -> f64 {
     1e3 * median((0..5).map(per_step).collect())
 }
 
+/// Relative errors (2-norm) of outputs and pull-backs against the f64 ones in `io`, which is what `rivals/dps_check.py` prints of PyTorch.
+fn compare(gpu: &Arc<Gpu>, weights: &Path, io: &Path) {
+    let tensors = candle_core::safetensors::load(io, &candle_core::Device::Cpu).unwrap();
+    let array = |name: &str| {
+        let values = tensors[name].to_dtype(candle_core::DType::F32).unwrap();
+        Array::from_vec(values.dims(), values.flatten_all().unwrap().to_vec1().unwrap()).unwrap()
+    };
+    let (x, t, v) = (array("x"), array("t"), array("v"));
+    let expected = [array("y"), array("vjp")];
+    let device = Device::Cuda(gpu.clone());
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let network = Prior::open(weights).unwrap().network.with_precision(precision);
+        let mut sums = [(0.0, 0.0); 2];
+        for i in 0..x.batch() {
+            let item = |of: &Array| of.items(i, i + 1).unwrap();
+            let (y, pull_back) =
+                network.linearize(&item(&x).to(&device).unwrap(), f64::from(t.as_f32().unwrap()[i])).unwrap();
+            let got = [y, pull_back(&item(&v).to(&device).unwrap()).unwrap()];
+            for ((got, expected), sum) in got.iter().zip(&expected).zip(&mut sums) {
+                let expected = item(expected);
+                let off = got.to(&Device::Cpu).unwrap().sub(&expected).unwrap().norm();
+                *sum = (sum.0 + off * off, sum.1 + expected.norm().powi(2));
+            }
+        }
+        let [output, pull_back] = sums.map(|(off, all): (f64, f64)| (off / all).sqrt());
+        println!("{precision:?}: output {output:.2e}, pull-back {pull_back:.2e}");
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let gpu = match Gpu::open(0) {
@@ -78,6 +109,9 @@ fn main() {
     };
     let device = Device::Cuda(gpu.clone());
     let name = words.first().map_or("ffhq", String::as_str);
+    if let ("compare", [_, weights, io]) = (name, &words[..]) {
+        return compare(&gpu, weights.as_ref(), io.as_ref());
+    }
     let batches: Vec<usize> = words.iter().skip(1).filter_map(|word| word.parse().ok()).collect();
     let adm = if name == "imagenet" { Adm::imagenet() } else { Adm::ffhq() };
     let graph = adm.graph();

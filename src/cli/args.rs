@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use operators::Spec;
 use recon::network::Precision;
 
+mod generation;
+
+pub use generation::{Bounds, Edit, Generate, Sample, Size};
+
 const CONVENTIONS: &str = "\
 Conventions:
   images     data units: every volume is divided by one scale (99.5th percentile of |A^+ y|) and multiplied back on output
@@ -49,8 +53,12 @@ pub enum Command {
     Prior(PriorCommand),
     /// List the operators, their parameters and where they are defined.
     Ops,
-    /// List the samplers, their parameters and their papers.
+    /// List the samplers and the methods of generation, their parameters and their papers.
     Samplers,
+    /// Draw images from a prior alone, without a measurement.
+    Sample(Sample),
+    /// Edit images (SDEdit): noise them, and let the prior draw anew what the noise covers.
+    Edit(Edit),
     /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS.
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.

@@ -181,6 +181,7 @@ impl Norm {
         size.0 * size.1 <= OWN_PIXELS
             && channels == self.channels.1
             && channels.is_multiple_of(OWN)
+            && width >= 2
             && OWN.is_multiple_of(width)
     }
 

@@ -74,19 +74,32 @@ struct Statistics {
     float2* moments;           // [image][groups]: mean, 1 / standard deviation
 };
 
+// What sums over rows are made in. Beside bfloat16 their rounding is nothing; beside float it is not.
+#if ELEMENT_BITS == 32
+typedef double wide;
+typedef double2 wide2;
+#else
+typedef float wide;
+typedef float2 wide2;
+#endif
+__device__ __forceinline__ wide2 operator+(wide2 a, wide2 b) {
+    a.x += b.x, a.y += b.y;
+    return a;
+}
+
 // Mean and 1 / standard deviation of a group of `count` numbers with that sum and sum of squares.
-__device__ __forceinline__ double mean_of(double2 sum, double count, float eps, float* rstd) {
-    double mean = sum.x / count, variance = fmax(sum.y / count - mean * mean, 0.);
-    *rstd = rsqrtf((float)(variance + (double)eps));
+__device__ __forceinline__ wide mean_of(wide2 sum, wide count, float eps, float* rstd) {
+    wide mean = sum.x / count, variance = sum.y / count - mean * mean;
+    *rstd = rsqrtf(fmaxf((float)variance, 0.f) + eps);
     return mean;
 }
 // (a, b) of a channel: y = w (x - mean) rstd + b, then (1 + scale) y + shift.
-__device__ __forceinline__ float2 affine_of(double mean, float rstd, float w, float b, float scale, float shift) {
+__device__ __forceinline__ float2 affine_of(wide mean, float rstd, float w, float b, float scale, float shift) {
     float a = w * (1.f + scale) * rstd;
-    return make_float2(a, (float)((double)(b * (1.f + scale) + shift) - mean * (double)a));
+    return make_float2(a, (float)((wide)(b * (1.f + scale) + shift) - mean * (wide)a));
 }
 // (p, q) from s1 = sum of a g and s2 = sum of a g (x - mean) over a group of `count`.
-__device__ __forceinline__ float2 slopes_of(double s1, double s2, double count, float2 moments) {
-    double c1 = s1 / count, c2 = s2 * moments.y / count;
+__device__ __forceinline__ float2 slopes_of(wide2 s, wide count, float2 moments) {
+    wide c1 = s.x / count, c2 = s.y * moments.y / count;
     return make_float2((float)(moments.x * moments.y * c2 - c1), (float)(-moments.y * c2));
 }

@@ -1,50 +1,52 @@
 // One pass over an image with the norm's coefficients known: forward, and transposed.
 
 // Small images have few rows of sums: each block then makes the coefficients of its own 64 channels, which costs less than a
-// kernel more. 256 threads add two channels each, an eighth of the rows.
+// kernel more. A thread adds two channels of an eighth of the rows. A group has 2, 4, ... or 64 channels.
 #define OWN 64
 
-// The sums of the block's channels over the rows of up to two arrays, in a fixed order, for the first 64 threads.
-__device__ __forceinline__ double2 own_sums(const float2* first, int first_rows, int first_channels, const float2* second,
-                                            int second_rows, int channels) {
-    __shared__ double2 shared[8][OWN];
-    int c = blockIdx.z * OWN + threadIdx.x % 32 * 2, lane = threadIdx.x / 32;
+__device__ __forceinline__ int own_channel() { return blockIdx.z * OWN + threadIdx.x % 32 * 2; }
+// The sums of the thread's two channels, of its rows: (x, y) and (z, w).
+__device__ __forceinline__ void own_sums(const float2* first, int first_rows, int first_channels, const float2* second, int second_rows,
+                                         int channels, wide2* sums) {
+    int c = own_channel();
     bool join = c >= first_channels;
     int rows = join ? second_rows : first_rows, pitch = join ? channels - first_channels : first_channels;
     const float2* from = (join ? second + (c - first_channels) : first + c) + (size_t)blockIdx.y * rows * pitch;
-    double2 sum[2] = {};
+    sums[0] = sums[1] = {0, 0};
 #pragma unroll 4
-    for (int r = lane; r < rows; r += 8) {
+    for (int r = threadIdx.x / 32; r < rows; r += 8) {
         float4 v = *(const float4*)(from + (size_t)r * pitch);
-        sum[0].x += v.x, sum[0].y += v.y, sum[1].x += v.z, sum[1].y += v.w;
+        sums[0].x += v.x, sums[0].y += v.y, sums[1].x += v.z, sums[1].y += v.w;
     }
-    shared[lane][threadIdx.x % 32 * 2] = sum[0], shared[lane][threadIdx.x % 32 * 2 + 1] = sum[1];
-    __syncthreads();
-    double2 total = make_double2(0., 0.);
-    if (threadIdx.x < OWN)
-        for (int i = 0; i < 8; i++) total.x += shared[i][threadIdx.x].x, total.y += shared[i][threadIdx.x].y;
-    __syncthreads();
-    return total;
 }
-// The sum over the group of a thread's channel; for the first 64 threads.
-__device__ __forceinline__ double2 own_group(double2 v, int width) {
-    __shared__ double2 shared[OWN];
-    if (threadIdx.x < OWN) shared[threadIdx.x] = v;
+// The sum over the group of channel threadIdx.x, for the first 64 threads, in a fixed order.
+__device__ __forceinline__ wide2 own_group(wide2 v, int width) {
+    __shared__ wide2 shared[8][OWN / 2];
+    for (int n = 1; n < width / 2; n *= 2) v.x += __shfl_xor_sync(~0u, v.x, n), v.y += __shfl_xor_sync(~0u, v.y, n);
+    shared[threadIdx.x / 32][threadIdx.x % 32] = v;
     __syncthreads();
-    double2 sum = make_double2(0., 0.);
+    wide2 sum = {0, 0};
     if (threadIdx.x < OWN)
-        for (int i = threadIdx.x / width * width, end = i + width; i < end; i++) sum.x += shared[i].x, sum.y += shared[i].y;
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum = sum + shared[i][threadIdx.x / 2];
     return sum;
 }
 // (a, b) of the block's channels. The first block of each leaves them for the transpose.
-__device__ __forceinline__ const float2* own_coefficients(const Statistics& s, float w, float b) {
+__device__ __forceinline__ const float2* own_coefficients(const Statistics& s) {
     __shared__ float2 own[OWN];
     int c = blockIdx.z * OWN + threadIdx.x, width = s.channels / s.groups;
-    double2 sum = own_group(own_sums(s.first, s.first_rows, s.first_channels, s.second, s.second_rows, s.channels), width);
+    // The layer's constants depend on no kernel.
+    float w = threadIdx.x < OWN ? s.weight[c] : 0.f, b = threadIdx.x < OWN ? s.bias[c] : 0.f;
+    after_predecessor();
+    float scale = 0.f, shift = 0.f;
+    if (threadIdx.x < OWN && s.scale_shift) scale = s.scale_shift[c], shift = s.scale_shift[s.channels + c];
+    wide2 sums[2];
+    own_sums(s.first, s.first_rows, s.first_channels, s.second, s.second_rows, s.channels, sums);
+    wide2 sum = own_group(sums[0] + sums[1], width);
     if (threadIdx.x < OWN) {
         float rstd;
-        double mean = mean_of(sum, (double)s.pixels * width, s.eps, &rstd);
-        float2 ab = affine_of(mean, rstd, w, b, s.scale_shift ? s.scale_shift[c] : 0.f, s.scale_shift ? s.scale_shift[s.channels + c] : 0.f);
+        wide mean = mean_of(sum, (wide)s.pixels * width, s.eps, &rstd);
+        float2 ab = affine_of(mean, rstd, w, b, scale, shift);
         own[threadIdx.x] = ab;
         if (blockIdx.x == 0) {
             s.out[(size_t)blockIdx.y * s.channels + c] = make_float4(ab.x, ab.y, 0.f, 0.f);
@@ -55,19 +57,19 @@ __device__ __forceinline__ const float2* own_coefficients(const Statistics& s, f
     return own;
 }
 // (p, q) of the block's channels, from the sums of g and g x.
-__device__ __forceinline__ const float2* own_slopes(const float2* sums, int rows, const float2* moments, int groups, int pixels,
+__device__ __forceinline__ const float2* own_slopes(const float2* rows_of, int rows, const float2* moments, int groups, int pixels,
                                                     const float4* coefficients, int channels) {
     __shared__ float2 own[OWN];
-    int c = blockIdx.z * OWN + threadIdx.x, width = channels / groups;
-    double2 sum = own_sums(sums, rows, channels, sums, rows, channels);
-    float2 m = make_float2(0.f, 0.f);
-    if (threadIdx.x < OWN) {
-        m = moments[blockIdx.y * groups + c / width];
-        double a = coefficients[(size_t)blockIdx.y * channels + c].x;
-        sum = make_double2(a * sum.x, a * (sum.y - (double)m.x * sum.x));
-    }
+    int c = own_channel(), width = channels / groups;
+    wide mean = moments[blockIdx.y * groups + c / width].x;
+    wide a0 = coefficients[(size_t)blockIdx.y * channels + c].x, a1 = coefficients[(size_t)blockIdx.y * channels + c + 1].x;
+    c = blockIdx.z * OWN + threadIdx.x;
+    float2 m = threadIdx.x < OWN ? moments[blockIdx.y * groups + c / width] : make_float2(0.f, 0.f);
+    wide2 sums[2];
+    own_sums(rows_of, rows, channels, rows_of, rows, channels, sums);
+    wide2 sum = {a0 * sums[0].x + a1 * sums[1].x, a0 * (sums[0].y - mean * sums[0].x) + a1 * (sums[1].y - mean * sums[1].x)};
     sum = own_group(sum, width);
-    if (threadIdx.x < OWN) own[threadIdx.x] = slopes_of(sum.x, sum.y, (double)pixels * width, m);
+    if (threadIdx.x < OWN) own[threadIdx.x] = slopes_of(sum, (wide)pixels * width, m);
     __syncthreads();
     return own;
 }
@@ -78,11 +80,7 @@ extern "C" __global__ void __launch_bounds__(256) apply(Joined x, Statistics s, 
                                                         element* y, element* pooled) {
     const float2* own = 0;
     if (s.first) {
-        // The layer's constants depend on no kernel.
-        int c = blockIdx.z * OWN + threadIdx.x;
-        float w = threadIdx.x < OWN ? s.weight[c] : 0.f, b = threadIdx.x < OWN ? s.bias[c] : 0.f;
-        after_predecessor();
-        own = own_coefficients(s, w, b);
+        own = own_coefficients(s);
     } else {
         after_predecessor();
     }

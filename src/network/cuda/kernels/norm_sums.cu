@@ -41,15 +41,15 @@ extern "C" __global__ void __launch_bounds__(256) sums(Joined x, int pixels, int
 #define THREADS 256
 
 // The sum over a block of 256 threads, in every thread, in a fixed order.
-__device__ __forceinline__ double2 block_sum(double2 v) {
-    __shared__ double2 shared[THREADS / 32];
+__device__ __forceinline__ wide2 block_sum(wide2 v) {
+    __shared__ wide2 shared[THREADS / 32];
 #pragma unroll
     for (int n = 16; n > 0; n /= 2) v.x += __shfl_xor_sync(~0u, v.x, n), v.y += __shfl_xor_sync(~0u, v.y, n);
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
     __syncthreads();
-    double2 sum = shared[0];
+    wide2 sum = shared[0];
 #pragma unroll
-    for (int i = 1; i < THREADS / 32; i++) sum.x += shared[i].x, sum.y += shared[i].y;
+    for (int i = 1; i < THREADS / 32; i++) sum = sum + shared[i];
     return sum;
 }
 
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) coefficients(Statistics s)
     // The layer's constants depend on no kernel.
     float w = c < c1 ? s.weight[c] : 0.f, b = c < c1 ? s.bias[c] : 0.f;
     after_predecessor();
-    double2 sum = make_double2(0., 0.);
+    wide2 sum = {0, 0};
     int split = min(max(s.first_channels, c0), c1), second_channels = s.channels - s.first_channels;
     auto add = [&](int, float2 v) { sum.x += v.x, sum.y += v.y; };
     if (split > c0)
@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) coefficients(Statistics s)
     if (c1 > split)
         for_sums(s.second + (size_t)image * s.second_rows * second_channels + split - s.first_channels, s.second_rows, second_channels, c1 - split, add);
     float rstd;
-    double mean = mean_of(block_sum(sum), (double)s.pixels * width, s.eps, &rstd);
+    wide mean = mean_of(block_sum(sum), (wide)s.pixels * width, s.eps, &rstd);
     if (threadIdx.x == 0) s.moments[image * s.groups + group] = make_float2((float)mean, rstd);
     // A group has at most as many channels as the block has threads, or its threads go round.
     for (; c < c1; c += THREADS) {
@@ -99,13 +99,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) coefficients_backward(cons
     int c0 = group * width;
     float4* mine = coefficients + (size_t)image * channels + c0;
     float2 m = moments[image * groups + group];
-    double2 sum = make_double2(0., 0.);
+    wide2 sum = {0, 0};
     for_sums(partials + (size_t)image * rows * channels + c0, rows, channels, width, [&](int c, float2 v) {
-        double a = mine[c].x;
-        sum.x += a * v.x, sum.y += a * ((double)v.y - (double)m.x * v.x);
+        wide a = mine[c].x;
+        sum.x += a * v.x, sum.y += a * ((wide)v.y - (wide)m.x * v.x);
     });
-    sum = block_sum(sum);
-    float2 pq = slopes_of(sum.x, sum.y, (double)pixels * width, m);
+    float2 pq = slopes_of(block_sum(sum), (wide)pixels * width, m);
     for (int c = threadIdx.x; c < width; c += THREADS) mine[c].z = pq.x, mine[c].w = pq.y;
 }
 
