@@ -174,7 +174,7 @@ fn converges_to_the_posterior_of_a_mixture() {
     let (mean, covariance) = clouds.moments();
     let weight = clouds.posterior[0].0;
     assert!((0.15..0.85).contains(&weight), "both components matter: {weight}");
-    let count = 500;
+    let count = 320;
     let band = ((covariance.trace().powi(2) / covariance.norm_squared() + 1.0) / count as f64).sqrt();
     println!("first component {weight:.3}; Monte-Carlo error of the covariance {band:.3}");
     let found = [1, 8, 64].map(|particles| {

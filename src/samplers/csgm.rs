@@ -5,11 +5,10 @@
 use operators::spec::Parameter;
 use operators::{Array, Spec};
 
-use super::score_mri::geometric;
 use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
-use crate::schedule::{Schedule, pairs};
+use crate::schedule::{Schedule, Spacing, pairs};
 
 /// `x <- sigma z` at the first level, then at every level `steps_each` times, with the score `s = (E[x0 | x] - x) / sigma^2` and
 /// `eta = step_lr (sigma / sigma_min)^2`,
@@ -24,17 +23,13 @@ use crate::schedule::{Schedule, pairs};
 /// which those after number 1155 (sigma 1.232) are run, 3 steps each. For `likelihood` `step_lr` is 9e-7 and `mse` 1; steps are stable for
 /// `eta (1 + mse ||A||^2) / sigma^2 < 2`. For `norm` the defaults are those of InverseBench, 3e-5 and 0.3: the authors' 5e-5 and 5 move
 /// further along the likelihood than an image is away from the data, and diverge for the Gaussian priors of the tests.
-/// Here `steps` counts the levels that are run and `sigma` is the first of them. Theirs starts from uniform numbers, which the first
+/// With `mse` below 1 the norm form never lets the data outweigh the prior. Here `steps` counts the levels that are run and `sigma` is the first of them. Theirs starts from uniform numbers, which the first
 /// steps forget. The result is the last `x`, noise of the last level included, as theirs. Norms are those of one image,
 /// not of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Csgm {
-    /// Number of levels.
-    pub steps: usize,
-    /// The first level, in data units; `None`: 1.232, or the prior's largest.
-    pub sigma: Option<f64>,
-    /// The last level, in data units; `None`: 0.0066, or the prior's smallest.
-    pub sigma_min: Option<f64>,
+    /// Noise levels; its limits may be left to the published ones.
+    pub schedule: Schedule,
     /// Langevin steps at every level.
     pub steps_each: usize,
     /// Step size at the last level; `None`: that of the form.
@@ -59,15 +54,8 @@ const LEVELS: (f64, f64) = (0.0066, 1.232);
 
 impl Default for Csgm {
     fn default() -> Self {
-        Self {
-            steps: 1155,
-            sigma: None,
-            sigma_min: None,
-            steps_each: 3,
-            step_lr: None,
-            mse: None,
-            form: Weighting::Norm,
-        }
+        let schedule = Schedule { spacing: Spacing::Log, ..Schedule::ddpm(1155) };
+        Self { schedule, steps_each: 3, step_lr: None, mse: None, form: Weighting::Norm }
     }
 }
 
@@ -95,16 +83,13 @@ pub(crate) const ENTRY: Entry = Entry {
 impl Csgm {
     fn from_spec(spec: &Spec) -> Result<Self> {
         let default = Self::default();
-        let Schedule { steps, sigma, sigma_min, .. } = Schedule::from_spec(spec, Schedule::ddpm(default.steps))?;
         let steps_each = spec.get("steps_each", default.steps_each)?;
         if steps_each == 0 {
             return Err(spec.error("steps_each", "expected at least 1, got 0").into());
         }
         let positive = |key| spec.text(key).map(|_| spec.number(key, 1.0, f64::MIN_POSITIVE..=f64::MAX)).transpose();
         Ok(Self {
-            steps,
-            sigma,
-            sigma_min,
+            schedule: Schedule::from_spec(spec, default.schedule)?,
             steps_each,
             step_lr: positive("step_lr")?,
             mse: positive("mse")?,
@@ -118,10 +103,9 @@ impl Sampler for Csgm {
         check(problem, prior, run)?;
         let Problem { operator, y, noise_std: sigma_y } = *problem;
         let range = prior.sigma_range();
-        let limits = Schedule { sigma: self.sigma, sigma_min: self.sigma_min, ..Schedule::ddpm(2) };
-        let limits = limits.published(LEVELS, range);
-        let levels = geometric(self.steps, limits, range)?;
-        let end = limits.sigma_min.unwrap_or(LEVELS.0);
+        let steps = self.schedule.steps;
+        let levels = self.schedule.published(LEVELS, range).levels(range)?;
+        let end = levels[steps - 1];
         let (step_lr, mse) = match self.form {
             Weighting::Norm => (self.step_lr.unwrap_or(3e-5), self.mse.unwrap_or(0.3)),
             Weighting::Likelihood => (self.step_lr.unwrap_or(9e-7), self.mse.unwrap_or(1.0)),
@@ -146,12 +130,12 @@ impl Sampler for Csgm {
                 x = x.combine(1.0 - share, &x0, share)?.add(&pull)?;
                 x.add_scaled((2.0 * eta).sqrt(), &run.noise.normal(operator.domain())?)?;
             }
-            run.report(&Progress { step, steps: self.steps, sigma, x0: &x0 })?;
+            run.report(&Progress { step, steps, sigma, x0: &x0 })?;
         }
         Ok(x)
     }
 
     fn evaluations(&self) -> (usize, usize) {
-        (self.steps * self.steps_each, 0)
+        (self.schedule.steps * self.steps_each, 0)
     }
 }

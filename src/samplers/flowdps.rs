@@ -8,7 +8,7 @@ use operators::{Array, Spec};
 use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
-use crate::schedule::pairs;
+use crate::schedule::{flow_sigma, flow_time, pairs};
 use crate::step::norm;
 
 /// Along flow times `t` from 1 (noise) to 0, with `x_t = (1 - t) x_0 + t e`,
@@ -77,15 +77,10 @@ impl FlowDps {
         let level = |i: usize| {
             let r = (self.steps - i) as f64 / self.steps as f64;
             let t = self.shift * r / (1.0 + (self.shift - 1.0) * r);
-            (t / (2.0 * (1.0 - t))).clamp(low, high)
+            flow_sigma(t).clamp(low, high)
         };
         (0..self.steps).map(level).chain([0.0]).collect()
     }
-}
-
-/// The flow time of a level in data units.
-fn time(sigma: f64) -> f64 {
-    2.0 * sigma / (1.0 + 2.0 * sigma)
 }
 
 impl Sampler for FlowDps {
@@ -96,7 +91,7 @@ impl Sampler for FlowDps {
         let rate = self.gamma / norm(operator)?.powi(2);
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         for (step, sigma, next) in pairs(&levels) {
-            let (t, t_next) = (time(sigma), time(next));
+            let (t, t_next) = (flow_time(sigma), flow_time(next));
             let x0 = prior.denoise(&x, sigma)?;
             let e_hat = x.combine(1.0 / sigma, &x0, -1.0 / sigma)?;
             // Data consistency.

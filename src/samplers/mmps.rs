@@ -5,11 +5,10 @@
 use operators::spec::Parameter;
 use operators::{Array, Spec};
 
-use super::score_mri::geometric;
-use super::{Entry, GaussianGuidance, Problem, Run, Sampler, check};
+use super::{Entry, GaussianGuidance, Problem, Run, Sampler};
 use crate::Result;
 use crate::denoiser::Denoiser;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Spacing};
 
 /// [`GaussianGuidance`] in the authors' setting: `E[x0 | x, y] = x0 + C A^H (A C A^H + sigma_y^2)^-1 (y - A x0)`, `C = sigma^2 d x0 / d x`, by
 /// conjugate gradients, and the ancestral step from it.
@@ -21,12 +20,8 @@ use crate::schedule::Schedule;
 /// authors' newer code has GMRES in their place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mmps {
-    /// Number of levels.
-    pub steps: usize,
-    /// The largest level, in data units; `None`: 100, or the prior's largest.
-    pub sigma: Option<f64>,
-    /// The smallest level, in data units; `None`: 0.001, or the prior's smallest.
-    pub sigma_min: Option<f64>,
+    /// Noise levels; its limits may be left to the published ones.
+    pub schedule: Schedule,
     /// Most iterations of conjugate gradients per level; each costs one pull-back.
     pub iterations: usize,
 }
@@ -36,7 +31,7 @@ const LEVELS: (f64, f64) = (0.001, 100.0);
 
 impl Default for Mmps {
     fn default() -> Self {
-        Self { steps: 64, sigma: None, sigma_min: None, iterations: 1 }
+        Self { schedule: Schedule { spacing: Spacing::Log, ..Schedule::ddpm(64) }, iterations: 1 }
     }
 }
 
@@ -61,26 +56,22 @@ pub(crate) const ENTRY: Entry = Entry {
 impl Mmps {
     fn from_spec(spec: &Spec) -> Result<Self> {
         let default = Self::default();
-        let Schedule { steps, sigma, sigma_min, .. } = Schedule::from_spec(spec, Schedule::ddpm(default.steps))?;
         let iterations = spec.get("iterations", default.iterations)?;
         if iterations == 0 {
             return Err(spec.error("iterations", "expected at least 1, got 0").into());
         }
-        Ok(Self { steps, sigma, sigma_min, iterations })
+        Ok(Self { schedule: Schedule::from_spec(spec, default.schedule)?, iterations })
     }
 
     fn guidance(&self) -> GaussianGuidance {
-        let schedule = Schedule { sigma: self.sigma, sigma_min: self.sigma_min, ..Schedule::ddpm(self.steps) };
-        GaussianGuidance { schedule, eta: 1.0, iterations: self.iterations }
+        GaussianGuidance { schedule: self.schedule, eta: 1.0, iterations: self.iterations }
     }
 }
 
 impl Sampler for Mmps {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
-        check(problem, prior, run)?;
-        let (guidance, range) = (self.guidance(), prior.sigma_range());
-        let levels = geometric(self.steps, guidance.schedule.published(LEVELS, range), range)?;
-        guidance.along(&levels, problem, prior, run)
+        let schedule = self.schedule.published(LEVELS, prior.sigma_range());
+        GaussianGuidance { schedule, ..self.guidance() }.sample(problem, prior, run)
     }
 
     fn evaluations(&self) -> (usize, usize) {

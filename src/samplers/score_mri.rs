@@ -10,7 +10,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{Schedule, Spacing, pairs};
-use crate::step::norm;
+use crate::step::linear;
 
 /// `x <- D(sigma z)` at the first level, `D(x) = x + lambda A^H (y - A x) / ||A||^2`; then at every level, with the score
 /// `s(x) = (E[x0 | x] - x) / sigma^2`,
@@ -26,12 +26,8 @@ use crate::step::norm;
 /// is one, complex or real, and has its own norms. The method knows no measurement noise: `D` puts `y` back as it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoreMri {
-    /// Number of levels, `N`.
-    pub steps: usize,
-    /// The largest level, in data units; `None`: 378, or the prior's largest.
-    pub sigma: Option<f64>,
-    /// The smallest level, in data units; `None`: 0.01, or the prior's smallest.
-    pub sigma_min: Option<f64>,
+    /// Noise levels; its limits may be left to the published ones.
+    pub schedule: Schedule,
     /// Corrector steps at every level, `M`.
     pub m: usize,
     /// Signal-to-noise ratio of the corrector, `r`.
@@ -45,14 +41,15 @@ const LEVELS: (f64, f64) = (0.01, 378.0);
 
 impl Default for ScoreMri {
     fn default() -> Self {
-        Self { steps: 2000, sigma: None, sigma_min: None, m: 1, snr: 0.16, lambda: 1.0 }
+        let schedule = Schedule { spacing: Spacing::Log, ..Schedule::ddpm(2000) };
+        Self { schedule, m: 1, snr: 0.16, lambda: 1.0 }
     }
 }
 
 /// Registry entry.
 pub(crate) const ENTRY: Entry = Entry {
     name: "score-mri",
-    about: "predictor-corrector sampling of the variance-exploding diffusion, data put back after every update",
+    about: "predictor-corrector sampling of the variance-exploding diffusion, data put back after every update; linear operators",
     reference: "Chung, Ye 2022, Score-based diffusion models for accelerated MRI",
     parameters: &[
         Parameter { name: "steps", default: "2000", about: "number of noise levels, evenly in the logarithm" },
@@ -72,25 +69,13 @@ pub(crate) const ENTRY: Entry = Entry {
 impl ScoreMri {
     fn from_spec(spec: &Spec) -> Result<Self> {
         let default = Self::default();
-        let Schedule { steps, sigma, sigma_min, .. } = Schedule::from_spec(spec, Schedule::ddpm(default.steps))?;
         Ok(Self {
-            steps,
-            sigma,
-            sigma_min,
+            schedule: Schedule::from_spec(spec, default.schedule)?,
             m: spec.get("m", default.m)?,
             snr: spec.number("snr", default.snr, 0.0..=f64::MAX)?,
             lambda: spec.number("lambda", default.lambda, 0.0..=1.0)?,
         })
     }
-}
-
-/// `steps` levels, evenly in the logarithm, from the largest to the smallest, then 0.
-pub(super) fn geometric(steps: usize, limits: Schedule, range: (f64, f64)) -> Result<Vec<f64>> {
-    // Only the limits are checked there: its spacing is another one.
-    let ends = Schedule { steps: 2, spacing: Spacing::Karras, ..limits }.levels(range)?;
-    let (max, min) = (ends[0], ends[1]);
-    let level = |i: usize| if steps == 1 { max } else { max * (min / max).powf(i as f64 / (steps - 1) as f64) };
-    Ok((0..steps).map(level).chain([0.0]).collect())
 }
 
 /// `D`: `x + rate A^H (y - A x)`.
@@ -104,10 +89,10 @@ impl Sampler for ScoreMri {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check(problem, prior, run)?;
         let Problem { operator, y, .. } = *problem;
+        linear(operator, "score-mri")?;
         let range = prior.sigma_range();
-        let limits = Schedule { sigma: self.sigma, sigma_min: self.sigma_min, ..Schedule::ddpm(2) };
-        let levels = geometric(self.steps, limits.published(LEVELS, range), range)?;
-        let rate = self.lambda / norm(operator)?.powi(2);
+        let levels = self.schedule.published(LEVELS, range).levels(range)?;
+        let rate = self.lambda / operator.norm()?.powi(2);
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         x = consistent(operator, x, y, rate)?;
         for (step, sigma, next) in pairs(&levels) {
@@ -122,7 +107,7 @@ impl Sampler for ScoreMri {
                 x = consistent(operator, x, y, rate)?;
             }
             let x0 = prior.denoise(&x, sigma)?;
-            run.report(&Progress { step, steps: self.steps, sigma, x0: &x0 })?;
+            run.report(&Progress { step, steps: self.schedule.steps, sigma, x0: &x0 })?;
             let keep = (next / sigma).powi(2);
             x = x0.combine(1.0 - keep, &x, keep)?;
             if next > 0.0 {
@@ -134,6 +119,6 @@ impl Sampler for ScoreMri {
     }
 
     fn evaluations(&self) -> (usize, usize) {
-        (self.steps * (self.m + 1), 0)
+        (self.schedule.steps * (self.m + 1), 0)
     }
 }
