@@ -100,6 +100,13 @@ pub fn shape_test(a: &dyn ForwardOperator) -> CheckResult {
         expect(a.adjoint(&random(&other_shape(a.range()), 1, 1)?).is_err(), "adjoint takes another shape");
         expect(a.adjoint(&random(&other_type(a.range()), 1, 1)?).is_err(), "adjoint takes another element type");
         expect(a.solve_normal(&x, 0.0).is_err(), "solve_normal takes lambda = 0");
+    } else {
+        expect(a.vjp(&x, &random(&other_shape(a.range()), 1, 2)?).is_err(), "vjp takes another shape");
+        // What a method that needs a linear operator would ask for.
+        expect(a.adjoint(&y).is_err(), "a non-linear operator has an adjoint");
+        expect(a.pseudo_inverse(&y).is_err(), "a non-linear operator has a pseudo-inverse");
+        expect(a.project(&x, &y).is_err(), "a non-linear operator has a projection");
+        expect(a.solve_normal(&x, 1.0).is_err(), "a non-linear operator has normal equations");
     }
     worst.judge(0.5)
 }
@@ -195,7 +202,8 @@ pub fn vjp_test(a: &dyn ForwardOperator) -> CheckResult {
         worst.see(ratio(pulled.sub(&expected)?.norm(), expected.norm()), "");
         return worst.judge(1e-6);
     }
-    let h = 1e-2;
+    // Small beside the kinks of a clipping operator, large beside the rounding of f32.
+    let h = 1e-3;
     let (ahead, behind) = (a.apply(&x.combine(1.0, &d, h)?)?, a.apply(&x.combine(1.0, &d, -h)?)?);
     let push = ahead.sub(&behind)?.scale(0.5 / h);
     worst.see(ratio((v.dot(&push)?.re - pulled.dot(&d)?.re).abs(), v.norm() * push.norm()), "random direction");
