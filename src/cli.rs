@@ -20,6 +20,8 @@ mod progress;
 mod reconstruct;
 mod simulate;
 mod target;
+mod tune;
+mod validate;
 mod volume;
 
 /// Parses, runs, prints the error once and turns it into an exit code.
@@ -44,6 +46,8 @@ fn run(cli: &args::Cli) -> anyhow::Result<()> {
         Some(args::Command::Samplers) => print(&list::samplers()),
         Some(args::Command::Metrics(args)) => compare::run(args),
         Some(args::Command::Simulate(args)) => simulate::run(args),
+        Some(args::Command::Validate(args)) => validate::run(args),
+        Some(args::Command::Tune(args)) => tune::run(args),
     }
 }
 

@@ -7,6 +7,7 @@ mod cli {
     mod files;
     mod inputs;
     mod outputs;
+    mod proof;
     mod results;
     mod resume;
     mod scene;

@@ -1,5 +1,7 @@
 //! A matrix as an operator.
 
+use std::fmt;
+
 use nalgebra::{DMatrix, DVector, SVD};
 use rayon::prelude::*;
 
@@ -11,7 +13,6 @@ use crate::{Array, DType, Device, Error, ForwardOperator, Result, Space};
 /// `y = M x` for a real matrix `M`, `x` and `y` read in C order; everything else in closed form from `M = U S V^T`.
 ///
 /// For toys and for measurements that are known as a matrix: memory is that of the matrix and its factors.
-#[derive(Debug)]
 pub struct Dense {
     domain: Space,
     range: Space,
@@ -22,10 +23,15 @@ pub struct Dense {
 }
 
 /// A matrix in f64, and in f32 for GPUs.
-#[derive(Debug)]
 struct Factor {
     host: DMatrix<f64>,
     copies: Constant,
+}
+
+impl fmt::Debug for Dense {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dense({} -> {})", self.domain, self.range)
+    }
 }
 
 impl Factor {

@@ -1,5 +1,7 @@
 //! High dynamic range: an exposure that clips.
 
+use std::fmt;
+
 use crate::cuda::kept::Constant;
 use crate::registry::Entry;
 use crate::spec::Parameter;
@@ -14,12 +16,17 @@ use crate::{Array, DType, Error, Fact, ForwardOperator, Result, Space};
 ///
 /// `J(x)^T v` is `factor v` where `y` is strictly between 0 and 1, else 0. At the two kinks that is a choice among the
 /// subgradients 0 to `factor` (automatic differentiation of the published code takes `factor` there).
-#[derive(Debug)]
 pub struct Hdr {
     space: Space,
     factor: f64,
     centre: f64,
     ones: Constant,
+}
+
+impl fmt::Debug for Hdr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hdr({}, factor {}, centre {})", self.space, self.factor, self.centre)
+    }
 }
 
 impl Hdr {

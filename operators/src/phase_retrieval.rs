@@ -1,5 +1,7 @@
 //! Phase retrieval: the magnitudes of the oversampled Fourier transform of an image.
 
+use std::fmt;
+
 use num_complex::Complex32;
 use rayon::prelude::*;
 
@@ -20,7 +22,6 @@ use crate::{Array, DType, Device, Error, Fact, ForwardOperator, Result, Space};
 /// `J(x)^H v = P^H F^H (v z / |z|)`, `z = F P x`, its real part for real images. Where `z = 0` the magnitude has no derivative;
 /// there `z / |z|` is taken as 0, the subgradient of least norm. An image turned by 180 degrees, or one with the opposite sign,
 /// gives the same `y`.
-#[derive(Debug)]
 pub struct PhaseRetrieval {
     domain: Space,
     range: Space,
@@ -31,6 +32,12 @@ pub struct PhaseRetrieval {
     /// From the image to the padded plane, and back.
     pad: Indices,
     crop: Indices,
+}
+
+impl fmt::Debug for PhaseRetrieval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PhaseRetrieval({} -> {})", self.domain, self.range)
+    }
 }
 
 /// What keeps the inverse of a magnitude finite: a power of two, so that it changes no other bit.

@@ -8,6 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use operators::Spec;
 use recon::network::Precision;
 
+mod tune;
+mod validate;
+pub use tune::{ObjectiveArg, Tune};
+pub use validate::Validate;
+
 const CONVENTIONS: &str = "\
 Conventions:
   images     data units: every volume is divided by one scale (99.5th percentile of |A^+ y|) and multiplied back on output
@@ -51,10 +56,14 @@ pub enum Command {
     Ops,
     /// List the samplers, their parameters and their papers.
     Samplers,
-    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS.
+    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS; and samples with how wrong they are: calibration.
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.
     Simulate(Simulate),
+    /// Compare samplers with posteriors that are known in closed form: which are exact, which are biased and by how much.
+    Validate(Validate),
+    /// Find the best parameters of a sampler for an operator, on slices that nothing is reported on later.
+    Tune(Tune),
 }
 
 /// `recon prior ...`
@@ -159,8 +168,18 @@ pub struct Reconstruct {
 pub struct Metrics {
     /// The reference.
     pub reference: PathBuf,
-    /// The estimate, of the same shape.
-    pub estimate: PathBuf,
+    /// The estimate, of the same shape; with --draws their mean.
+    #[arg(required_unless_present = "draws")]
+    pub estimate: Option<PathBuf>,
+    /// The standard deviation of the samples whose mean EST is (`_std`, beside it): adds calibration; needs --samples.
+    #[arg(long, value_name = "FILE", requires = "samples", requires = "estimate")]
+    pub std: Option<PathBuf>,
+    /// How many samples mean and standard deviation are of.
+    #[arg(long, value_name = "N", requires = "std")]
+    pub samples: Option<usize>,
+    /// Posterior samples instead of an estimate, a file each: their mean is compared, and their calibration.
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["estimate", "std"])]
+    pub draws: Vec<PathBuf>,
     /// Definition of PSNR and SSIM.
     #[arg(long, value_enum, default_value_t = ConventionArg::Fastmri)]
     pub convention: ConventionArg,

@@ -44,6 +44,16 @@ impl GaussianMixture {
         Ok(Self { components, log_weights: weights.iter().map(|w| (w / total).ln()).collect() })
     }
 
+    /// The components.
+    pub fn components(&self) -> &[Gaussian] {
+        &self.components
+    }
+
+    /// The weights of the components, which add up to 1.
+    pub fn weights(&self) -> Vec<f64> {
+        self.log_weights.iter().map(|w| w.exp()).collect()
+    }
+
     fn posterior(&self, x: &[f64], sigma: f64) -> Posterior {
         let logs: Vec<f64> =
             self.components.iter().zip(&self.log_weights).map(|(c, w)| w + c.log_density(x, sigma)).collect();
