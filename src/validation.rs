@@ -30,5 +30,5 @@ pub use case::Case;
 pub use judge::{Band, Judge, Scores, Verdict};
 pub use posterior::Posterior;
 pub use stein::SteinKernel;
-pub use toy::{TOY_COMPONENTS, TOY_IMAGE, TOY_MEASURED, toy};
+pub use toy::{TOY_COMPONENTS, TOY_IMAGE, TOY_MEASURED, TOY_SEED, toy};
 pub use wasserstein::Sliced;

@@ -7,7 +7,7 @@ use operators::{Context, Spec};
 use recon::io::write_atomic;
 use recon::report::table::{number, table};
 use recon::samplers::{self, Observer, Progress, SAMPLERS};
-use recon::validation::{Band, Case, Judge, Scores, Verdict, toy};
+use recon::validation::{Band, Case, Judge, Scores, TOY_SEED, Verdict, toy};
 
 use super::args::Validate;
 use super::exit::Usage;
@@ -85,7 +85,7 @@ fn cases(args: &Validate) -> anyhow::Result<Vec<(String, Case)>> {
         None => {
             let noise = if args.noise.is_empty() { &TOY_NOISE[..] } else { &args.noise };
             for &noise in noise {
-                let case = toy(noise)?;
+                let case = toy(noise, TOY_SEED)?;
                 let components = case.posterior().effective_components();
                 let words = "mixture of 25 Gaussians, 14 of 16 directions measured";
                 let name = format!("{words}, noise {noise} on [-1, 1]: {components:.1} modes remain");
@@ -133,7 +133,7 @@ fn describe(name: &str, case: &Case, judge: &Judge<'_>, rows: &[Row], samples: u
         |of: &dyn Fn(&Band) -> f64| judge.bands().iter().map(|b| number(Some(of(b)), DIGITS)).collect::<Vec<_>>();
     let mut lines = vec![
         [vec!["(exact draws)".into(), "-".into()], numbers(&|b| b.expected)].concat(),
-        [vec!["(4 deviations)".into(), "-".into()], numbers(&|b| b.width)].concat(),
+        [vec!["(band)".into(), "-".into()], numbers(&|b| b.width)].concat(),
     ];
     for Row { spec, evaluations: (denoise, vjp), outcome } in rows {
         let evaluations = if *vjp > 0 { format!("{denoise} + {vjp}") } else { denoise.to_string() };
