@@ -65,7 +65,8 @@ pub type CheckResult = std::result::Result<Outcome, CheckError>;
 
 /// Every check that applies: to a linear operator all but [`vjp_test`]'s finite differences; the dense ones where images and
 /// measurements have at most [`DENSE_LIMIT`] real degrees of freedom; [`spectral_test`] where a decomposition is known. To a
-/// non-linear operator [`shape_test`], [`vjp_test`], [`batch_test`] and [`support_test`].
+/// non-linear operator [`shape_test`], [`vjp_test`], [`batch_test`], [`support_test`] and, where it knows a constant,
+/// [`lipschitz_test`].
 ///
 /// # Errors
 /// The first check that fails, or the first error of the operator.
@@ -78,6 +79,8 @@ pub fn all(a: &dyn ForwardOperator) -> std::result::Result<Vec<Outcome>, CheckEr
         }
         outcomes.extend([pseudo_inverse_test(a)?, solve_normal_test(a)?, projection_test(a)?]);
         outcomes.extend(spectral_test(a)?);
+    } else if a.norm().is_ok() {
+        outcomes.push(lipschitz_test(a)?);
     }
     Ok(outcomes)
 }
@@ -211,6 +214,24 @@ pub fn vjp_test(a: &dyn ForwardOperator) -> CheckResult {
     let along = a.vjp(&x, &push)?;
     worst.see(ratio((push.dot(&push)?.re - along.dot(&d)?.re).abs(), push.norm().powi(2)), "steepest direction");
     worst.judge(1e-2)
+}
+
+/// `||A x - A x'|| <= L ||x - x'||` and `||J^H v|| <= L ||v||` with `L = norm()`, for points far apart and near: the largest ratio of
+/// the two sides.
+///
+/// # Errors
+/// [`CheckError::Failed`] above 1 and what rounding may add.
+pub fn lipschitz_test(a: &dyn ForwardOperator) -> CheckResult {
+    let mut worst = Worst::new("lipschitz");
+    let constant = a.norm()?;
+    for (far, draw) in [(1.0, 60), (0.1, 61), (0.01, 62)] {
+        let (x, d) = (random(a.domain(), draw, 1)?, random(a.domain(), draw + 10, 1)?.scale(far));
+        let moved = a.apply(&x.add(&d)?)?.sub(&a.apply(&x)?)?;
+        worst.see(ratio(moved.norm(), constant * d.norm()), &format!("points {far} apart"));
+        let v = random(a.range(), draw + 20, 1)?;
+        worst.see(ratio(a.vjp(&x, &v)?.norm(), constant * v.norm()), "vjp");
+    }
+    worst.judge(1.0 + 1e-4)
 }
 
 /// The largest of the numbers of one check; a NaN stays.

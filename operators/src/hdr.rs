@@ -81,6 +81,9 @@ impl ForwardOperator for Hdr {
         let clipped = zeros.or_at_most(&exposure, &zeros)?.or_at_most(&ones, &exposure)?;
         v.mul(&ones.combine(self.factor, &clipped, -self.factor)?)
     }
+    fn norm(&self) -> Result<f64> {
+        Ok(self.factor)
+    }
     fn facts(&self) -> Vec<Fact> {
         vec![Fact::number("factor", self.factor), Fact::number("centre", self.centre)]
     }

@@ -70,7 +70,7 @@ pub trait ForwardOperator: Debug + Send + Sync {
     fn normal(&self, x: &Array) -> Result<Array> {
         self.adjoint(&self.apply(x)?)
     }
-    /// `||A||`, the largest singular value.
+    /// `||A||`, the largest singular value; of an operator that is not linear a Lipschitz constant, an error where none is known.
     fn norm(&self) -> Result<f64> {
         solve::power_iteration(self)
     }

@@ -136,6 +136,10 @@ impl ForwardOperator for PhaseRetrieval {
         let direction = z.mul(&z.abs().inverse()?)?;
         self.transform_back(&direction.mul(v)?)
     }
+    /// Magnitude and transform bring no two points further apart.
+    fn norm(&self) -> Result<f64> {
+        Ok(1.0)
+    }
     /// `P^H F^H y`, the magnitudes with phase zero.
     fn first_look(&self, y: &Array) -> Result<(&'static str, Array)> {
         self.range.check(y, "phase-retrieval")?;

@@ -131,7 +131,7 @@ fn what_needs_a_linear_operator_says_what_to_use_instead() {
             operator.adjoint(&y).unwrap_err(),
             operator.pseudo_inverse(&y).unwrap_err(),
             operator.project(&x, &y).unwrap_err(),
-            operator.norm().unwrap_err(),
+            operator.solve_normal(&x, 1.0).unwrap_err(),
         ];
         for error in errors {
             let error = error.to_string();

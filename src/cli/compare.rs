@@ -22,7 +22,7 @@ struct Compared {
 /// What is compared with the reference.
 enum Estimate {
     /// A mean, and perhaps the standard deviation of that many samples.
-    Mean { mean: Opened, std: Option<(Opened, usize)> },
+    Mean { mean: Box<Opened>, std: Option<(Box<Opened>, usize)> },
     /// The samples themselves.
     Draws(Vec<Opened>),
 }
@@ -44,8 +44,11 @@ pub fn run(args: &Metrics) -> anyhow::Result<()> {
     let open = |path: &PathBuf| beside(&reference, path);
     let mut estimate = match &args.estimate {
         Some(mean) => {
-            let std = args.std.as_ref().zip(args.samples).map(|(path, samples)| Ok((open(path)?, samples)));
-            Estimate::Mean { mean: open(mean)?, std: std.transpose().map_err(|error: anyhow::Error| error)? }
+            let std = match (&args.std, args.samples) {
+                (Some(path), Some(samples)) => Some((Box::new(open(path)?), samples)),
+                _ => None,
+            };
+            Estimate::Mean { mean: Box::new(open(mean)?), std }
         }
         None => Estimate::Draws(args.draws.iter().map(open).collect::<anyhow::Result<_>>()?),
     };
