@@ -57,6 +57,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         row.push(judge.verdict(&scores).to_string());
         rows.push(row);
     }
-    print!("{}", table(&["sampler", "mean", "covariance", "variance", "SW", "KSD", "verdict"], &rows));
+    print!("{}", table(&["sampler", "mean", "covariance", "variance", "energy", "SW", "KSD", "verdict"], &rows));
     Ok(())
 }

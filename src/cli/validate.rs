@@ -128,7 +128,7 @@ fn row(case: &Case, judge: &Judge<'_>, spec: &Spec, args: &Validate) -> anyhow::
 }
 
 fn describe(name: &str, case: &Case, judge: &Judge<'_>, rows: &[Row], samples: usize) -> String {
-    let header = ["sampler", "evaluations", "mean", "covariance", "variance", "SW", "KSD", "verdict"];
+    let header = ["sampler", "evaluations", "mean", "covariance", "variance", "energy", "SW", "KSD", "verdict"];
     let numbers =
         |of: &dyn Fn(&Band) -> f64| judge.bands().iter().map(|b| number(Some(of(b)), DIGITS)).collect::<Vec<_>>();
     let mut lines = vec![
@@ -144,7 +144,7 @@ fn describe(name: &str, case: &Case, judge: &Judge<'_>, rows: &[Row], samples: u
                 line.push(verdict.to_string());
             }
             Err(reason) => {
-                line.extend(std::iter::repeat_n("n/a".to_string(), 5));
+                line.extend(std::iter::repeat_n("n/a".to_string(), Scores::default().named().len()));
                 line.push(reason.clone());
             }
         }
@@ -158,8 +158,9 @@ fn describe(name: &str, case: &Case, judge: &Judge<'_>, rows: &[Row], samples: u
     let mut text = format!("{name}\n{}", table(&header, &lines));
     let _ = writeln!(
         text,
-        "{samples} samples, data noise {}, KSD bandwidth {:.3}; mean in posterior standard deviations, covariance relative, \
-         variance over the posterior's\nexact: {}\nbiased: {}\n",
+        "{samples} samples, noise {} in data units, KSD bandwidth {:.3}. mean: error in standard deviations of the posterior; covariance: \
+         relative error;\nvariance: over the posterior's; energy: mean of -log p(x | y) per dimension; SW: sliced Wasserstein distance; exact: \
+         nothing outside the band\nexact: {}\nbiased: {}\n",
         case.noise_std(),
         judge.bandwidth(),
         names(true),

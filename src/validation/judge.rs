@@ -17,6 +17,9 @@ const WIDE: f64 = 1.75;
 /// The seed of the exact draws.
 const SEED: u64 = 0x5eed;
 
+/// Number of scores.
+const COUNT: usize = 6;
+
 /// How far a set of samples is from a posterior of mean `mu` and covariance `C`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Scores {
@@ -26,6 +29,9 @@ pub struct Scores {
     pub covariance: f64,
     /// `tr S / tr C`.
     pub variance: f64,
+    /// The mean of `-log p(x | y)` per degree of freedom, in nats: below what exact draws have the samples are too narrow somewhere,
+    /// above it too wide or off, and directions of small variance (what was measured) count as much as others.
+    pub energy: f64,
     /// [`Sliced`], in data units.
     pub wasserstein: f64,
     /// [`SteinKernel`], in 1 / data units.
@@ -34,11 +40,12 @@ pub struct Scores {
 
 impl Scores {
     /// The scores by name.
-    pub fn named(&self) -> [(&'static str, f64); 5] {
+    pub fn named(&self) -> [(&'static str, f64); COUNT] {
         [
             ("mean", self.mean),
             ("covariance", self.covariance),
             ("variance", self.variance),
+            ("energy", self.energy),
             ("wasserstein", self.wasserstein),
             ("stein", self.stein),
         ]
@@ -75,7 +82,7 @@ pub struct Judge<'a> {
     count: usize,
     stein: SteinKernel,
     sliced: Sliced,
-    bands: [Band; 5],
+    bands: [Band; COUNT],
     /// The mean square of the error of the mean.
     mean_square: f64,
 }
@@ -92,7 +99,7 @@ impl<'a> Judge<'a> {
         let posterior = case.posterior();
         let stein = SteinKernel::new(&posterior.draws(count, SEED, 0)?);
         let sliced = Sliced::new(&posterior.draws(DENSER * count, SEED, 1)?)?;
-        let mut judge = Self { posterior, count, stein, sliced, bands: [Band::default(); 5], mean_square: 0.0 };
+        let mut judge = Self { posterior, count, stein, sliced, bands: [Band::default(); COUNT], mean_square: 0.0 };
         let mut exact = Vec::new();
         for set in 0..SETS {
             exact.push(judge.scores(&posterior.draws(count, SEED, 2 + set)?)?.named());
@@ -103,7 +110,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The band of each score, in the order of [`Scores::named`].
-    pub fn bands(&self) -> &[Band; 5] {
+    pub fn bands(&self) -> &[Band; 6] {
         &self.bands
     }
 
@@ -129,10 +136,12 @@ impl<'a> Judge<'a> {
         let mut centred = samples.clone();
         centred.column_iter_mut().for_each(|mut x| x -= &mean);
         let s = &centred * centred.transpose() / (self.count as f64 - 1.0);
+        let log: f64 = samples.column_iter().map(|x| self.posterior.log_density(&x.into_owned()).0).sum();
         Ok(Scores {
             mean: (mean - mu).norm() / c.trace().sqrt(),
             covariance: (&s - c).norm() / c.norm(),
             variance: s.trace() / c.trace(),
+            energy: -log / (self.count * mu.len()) as f64,
             wasserstein: self.sliced.distance(samples),
             stein: self.stein.discrepancy(samples, self.posterior),
         })
@@ -141,15 +150,20 @@ impl<'a> Judge<'a> {
     /// Whether such scores happen to exact draws, and if not what is wrong.
     pub fn verdict(&self, scores: &Scores) -> Verdict {
         let outside = scores.named().into_iter().zip(&self.bands).filter_map(|((name, value), band)| {
-            // A total variance may be too small; a distance cannot.
-            let far = if name == "variance" { (value - band.expected).abs() } else { value - band.expected };
+            // A variance or an energy may be too small; a distance cannot.
+            let far = if matches!(name, "variance" | "energy") {
+                (value - band.expected).abs()
+            } else {
+                value - band.expected
+            };
             (far > band.width).then_some((name, far / band.width))
         });
         Verdict {
             outside: outside.collect(),
             mean_off: (scores.mean.powi(2) - self.mean_square).max(0.0).sqrt(),
             variance: scores.variance,
-            stein_ratio: scores.stein / self.bands[4].expected,
+            energy: scores.energy - self.bands[3].expected,
+            stein_ratio: scores.stein / self.bands[5].expected,
         }
     }
 }
@@ -163,6 +177,8 @@ pub struct Verdict {
     pub mean_off: f64,
     /// The total variance over that of the posterior.
     pub variance: f64,
+    /// The energy above that of exact draws, in nats per degree of freedom.
+    pub energy: f64,
     /// The kernel Stein discrepancy over that of exact draws.
     pub stein_ratio: f64,
 }
@@ -188,6 +204,9 @@ impl fmt::Display for Verdict {
             parts.push(format!("variance x {:.2}", self.variance));
         } else if is_outside("covariance") {
             parts.push("covariance".into());
+        }
+        if is_outside("energy") {
+            parts.push(format!("energy {:+.2}", self.energy));
         }
         if parts.is_empty() {
             parts.push(format!("shape (KSD x {:.2})", self.stein_ratio));
