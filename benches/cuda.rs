@@ -1,12 +1,19 @@
-//! One step of diffusion posterior sampling on a GPU at the published sizes, part by part: `cuda [ffhq|imagenet] [batch...]`.
+//! One step of diffusion posterior sampling on a GPU at the published sizes, part by part: `cuda [ffhq|imagenet] [batch...]`; and how far
+//! each precision is from f64: `cuda compare WEIGHTS.pt FILE`, FILE from `rivals/guided_diffusion_step.py --check --write`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::time::Instant;
 
-use recon::network::{Network, Precision};
+use std::path::Path;
+use std::sync::Arc;
+
+use recon::denoiser::NetworkDenoiser;
+use recon::network::{Card, Network, Precision, Prediction, Prior, Schedule as Training};
 use recon::operators::cuda::Gpu;
-use recon::operators::{Array, DType, Device, Noise, Space, Stream};
+use recon::operators::{Array, Context, DType, Device, Noise, Space, Stream, build};
+use recon::samplers::{Dps, Problem, Run, Sampler, Silent};
+use recon::schedule::Schedule;
 
 #[path = "../tests/support/adm.rs"]
 mod adm;
@@ -30,6 +37,70 @@ fn time(gpu: &Gpu, mut run: impl FnMut()) -> f64 {
     median((0..9).map(group).collect())
 }
 
+/// Milliseconds of one step of DPS on 4x super-resolution: network, pull-back, operator, noise and update. The difference between a
+/// long and a short run, so that what is done once does not count; median of five.
+fn step(gpu: &Arc<Gpu>, network: Network, batch: usize) -> f64 {
+    const STEPS: [usize; 2] = [10, 50];
+    let betas: Vec<f64> = (0..1000).map(|i| 1e-4 + (0.02 - 1e-4) * f64::from(i) / 999.0).collect();
+    let card = Card {
+        name: "random".into(),
+        layout: "guided-diffusion".into(),
+        parameters: 0,
+        sha256: String::new(),
+        training_size: None,
+        training_voxel_mm: None,
+        notes: Vec::new(),
+    };
+    let schedule = Training::from_betas(&betas, Prediction::Epsilon);
+    let prior = Prior { network, schedule, range: (-1.0, 1.0), classes: None, card };
+    let space = Space::real(&[3, 256, 256]);
+    let denoiser = NetworkDenoiser::new(Arc::new(prior), &space).unwrap();
+    let operator = build(&"sr-4x".parse().unwrap(), &Context::new(3, 256, 256)).unwrap();
+    let device = Device::Cuda(gpu.clone());
+    let mut noise = Noise::new(2, vec![Stream::default(); batch]).on(&device);
+    let y = operator.apply(&noise.normal(&space).unwrap()).unwrap();
+    let mut seconds = |steps: usize| {
+        let dps = Dps { schedule: Schedule::ddpm(steps), zeta: 0.3, ..Dps::default() };
+        let problem = Problem { operator: operator.as_ref(), y: &y, noise_std: 0.025 };
+        let start = Instant::now();
+        dps.sample(&problem, &denoiser, &mut Run { noise: &mut noise, observer: &mut Silent }).unwrap();
+        gpu.synchronize().unwrap();
+        start.elapsed().as_secs_f64()
+    };
+    seconds(2);
+    let per_step = |_| (seconds(STEPS[1]) - seconds(STEPS[0])) / (STEPS[1] - STEPS[0]) as f64;
+    1e3 * median((0..5).map(per_step).collect())
+}
+
+/// Relative errors (2-norm) of outputs and pull-backs against the f64 ones in `io`, which is what `rivals/dps_check.py` prints of PyTorch.
+fn compare(gpu: &Arc<Gpu>, weights: &Path, io: &Path) {
+    let tensors = candle_core::safetensors::load(io, &candle_core::Device::Cpu).unwrap();
+    let array = |name: &str| {
+        let values = tensors[name].to_dtype(candle_core::DType::F32).unwrap();
+        Array::from_vec(values.dims(), values.flatten_all().unwrap().to_vec1().unwrap()).unwrap()
+    };
+    let (x, t, v) = (array("x"), array("t"), array("v"));
+    let expected = [array("y"), array("vjp")];
+    let device = Device::Cuda(gpu.clone());
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let network = Prior::open(weights).unwrap().network.with_precision(precision);
+        let mut sums = [(0.0, 0.0); 2];
+        for i in 0..x.batch() {
+            let item = |of: &Array| of.items(i, i + 1).unwrap();
+            let (y, pull_back) =
+                network.linearize(&item(&x).to(&device).unwrap(), f64::from(t.as_f32().unwrap()[i])).unwrap();
+            let got = [y, pull_back(&item(&v).to(&device).unwrap()).unwrap()];
+            for ((got, expected), sum) in got.iter().zip(&expected).zip(&mut sums) {
+                let expected = item(expected);
+                let off = got.to(&Device::Cpu).unwrap().sub(&expected).unwrap().norm();
+                *sum = (sum.0 + off * off, sum.1 + expected.norm().powi(2));
+            }
+        }
+        let [output, pull_back] = sums.map(|(off, all): (f64, f64)| (off / all).sqrt());
+        println!("{precision:?}: output {output:.2e}, pull-back {pull_back:.2e}");
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let gpu = match Gpu::open(0) {
@@ -38,6 +109,9 @@ fn main() {
     };
     let device = Device::Cuda(gpu.clone());
     let name = words.first().map_or("ffhq", String::as_str);
+    if let ("compare", [_, weights, io]) = (name, &words[..]) {
+        return compare(&gpu, weights.as_ref(), io.as_ref());
+    }
     let batches: Vec<usize> = words.iter().skip(1).filter_map(|word| word.parse().ok()).collect();
     let adm = if name == "imagenet" { Adm::imagenet() } else { Adm::ffhq() };
     let graph = adm.graph();
@@ -74,8 +148,9 @@ fn main() {
                 println!("{sum:8.3} ms in all kernels, each by itself");
                 parts.iter().for_each(|(name, (count, time))| println!("{time:8.3} ms {count:4} x {name}"));
             }
+            let step = step(&gpu, network, batch);
             println!(
-                "{name} {precision:?} batch {batch}: forward {forward:.3} ms, forward + pull-back {both:.3} ms; first {first:.2} s, {taken} MiB"
+                "{name} {precision:?} batch {batch}: forward {forward:.3} ms, forward + pull-back {both:.3} ms, whole step {step:.3} ms; first {first:.2} s, {taken} MiB"
             );
         }
     }

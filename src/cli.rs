@@ -8,8 +8,10 @@ mod args;
 mod batch;
 mod compare;
 mod device;
+mod edit;
 mod exit;
 mod finish;
+mod generate;
 mod info;
 mod journal;
 mod list;
@@ -18,6 +20,7 @@ mod plan;
 mod prior;
 mod progress;
 mod reconstruct;
+mod sample;
 mod simulate;
 mod target;
 mod tune;
@@ -44,6 +47,8 @@ fn run(cli: &args::Cli) -> anyhow::Result<()> {
         Some(args::Command::Prior(args::PriorCommand::Info { paths })) => info::priors(paths),
         Some(args::Command::Ops) => print(&list::operators()),
         Some(args::Command::Samplers) => print(&list::samplers()),
+        Some(args::Command::Sample(args)) => sample::run(args),
+        Some(args::Command::Edit(args)) => edit::run(args),
         Some(args::Command::Metrics(args)) => compare::run(args),
         Some(args::Command::Simulate(args)) => simulate::run(args),
         Some(args::Command::Validate(args)) => validate::run(args),

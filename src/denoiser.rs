@@ -4,16 +4,25 @@ use operators::{Array, Space};
 
 use crate::Result;
 
+mod classifier;
+mod classifier_free;
+mod clipped;
 mod flat;
 mod gaussian;
 mod learned_variance;
 mod mixture;
 mod network;
+mod threshold;
 
+pub use classifier::{Classifier, ClassifierGuided};
+pub use classifier_free::ClassifierFree;
+pub use clipped::Clipped;
 pub use flat::Flat;
 pub use gaussian::Gaussian;
+pub use learned_variance::LearnedVariance;
 pub use mixture::GaussianMixture;
 pub use network::NetworkDenoiser;
+pub use threshold::dynamic_threshold;
 
 /// `E[x0 | x0 + sigma z = x]`: the only thing a sampler knows of a score model, in data units.
 ///
@@ -42,6 +51,13 @@ pub trait Denoiser: Send + Sync {
     /// As [`Denoiser::denoise`].
     fn reverse_variance(&self, _x: &Array, _sigma: f64, _sigma_prev: f64) -> Result<Option<Array>> {
         Ok(None)
+    }
+    /// [`Denoiser::denoise`] and [`Denoiser::reverse_variance`] together, which a network answers with one evaluation.
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    fn denoise_with_variance(&self, x: &Array, sigma: f64, sigma_prev: f64) -> Result<(Array, Option<Array>)> {
+        Ok((self.denoise(x, sigma)?, self.reverse_variance(x, sigma, sigma_prev)?))
     }
 }
 

@@ -33,6 +33,7 @@
 pub mod classical;
 pub mod denoiser;
 mod error;
+pub mod generators;
 pub mod inspect;
 pub mod io;
 pub mod metrics;

@@ -8,22 +8,59 @@ use operators::{Array, Device, ForwardOperator, Noise, Space, Spec};
 use crate::denoiser::Denoiser;
 use crate::{Error, Result, classical};
 
+mod adam;
 mod ccdf;
+mod csgm;
+mod daps;
 mod ddnm;
+mod ddrm;
 mod diffpir;
 mod dps;
+mod flowdps;
 mod gaussian_guidance;
+mod ilvr;
+mod lgd;
+mod mcg;
+mod mmps;
+mod pigdm;
+mod pnp_dm;
+mod pnp_flow;
 mod projection;
 mod pseudo_inverse;
+mod red_diff;
+mod repaint;
+mod score_mri;
+mod score_sde;
+mod spectral;
+mod tds;
+mod tmpd;
+mod travel;
 mod zero_filled;
 
 pub use ccdf::Ccdf;
+pub use csgm::{Csgm, Weighting};
+pub use daps::{Daps, Draw};
 pub use ddnm::Ddnm;
+pub use ddrm::Ddrm;
 pub use diffpir::DiffPir;
-pub use dps::{Dps, Form};
+pub use dps::{Dps, Form, Variance};
+pub use flowdps::FlowDps;
 pub use gaussian_guidance::GaussianGuidance;
+pub use ilvr::Ilvr;
+pub use lgd::{Average, Lgd};
+pub use mcg::Mcg;
+pub use mmps::Mmps;
+pub use pigdm::PiGdm;
+pub use pnp_dm::{PnpDm, Reverse};
+pub use pnp_flow::PnpFlow;
 pub use projection::Projection;
 pub use pseudo_inverse::PseudoInverse;
+pub use red_diff::{RedDiff, Weight};
+pub use repaint::RePaint;
+pub use score_mri::ScoreMri;
+pub use score_sde::{Predictor, ScoreSde};
+pub use tds::Tds;
+pub use tmpd::Tmpd;
 pub use zero_filled::ZeroFilled;
 
 /// A way to draw from `p(x | y)`, or an estimate of `x` where the method is not probabilistic.
@@ -151,10 +188,27 @@ impl spec::Entry for Entry {
 pub const SAMPLERS: &[Entry] = &[
     projection::ENTRY,
     dps::ENTRY,
+    mcg::ENTRY,
+    pigdm::ENTRY,
+    lgd::ENTRY,
     diffpir::ENTRY,
+    ddrm::ENTRY,
     ddnm::ENTRY,
     ccdf::ENTRY,
+    score_sde::ENTRY,
+    ilvr::ENTRY,
+    repaint::ENTRY,
+    red_diff::ENTRY,
     gaussian_guidance::ENTRY,
+    mmps::ENTRY,
+    tmpd::ENTRY,
+    daps::ENTRY,
+    pnp_dm::ENTRY,
+    tds::ENTRY,
+    score_mri::ENTRY,
+    csgm::ENTRY,
+    pnp_flow::ENTRY,
+    flowdps::ENTRY,
     classical::L1_WAVELET,
     classical::TV,
     pseudo_inverse::ENTRY,

@@ -5,6 +5,10 @@ use operators::spec::Parameter;
 
 use crate::{Error, Result};
 
+mod spacing;
+
+pub use spacing::{Spacing, flow_sigma, flow_time};
+
 /// `steps` levels from `max` to `min`, then 0: `(max^(1/rho) + r (min^(1/rho) - max^(1/rho)))^rho`, `r` from 0 to 1.
 /// Karras et al., "Elucidating the design space of diffusion-based generative models" (2022), equation 5; their `rho` is 7.
 pub fn karras(min: f64, max: f64, steps: usize, rho: f64) -> Vec<f64> {
@@ -66,18 +70,6 @@ impl Default for LinearBeta {
     }
 }
 
-/// How the levels between the largest and the smallest are placed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Spacing {
-    /// Evenly in the time of [`LinearBeta`], one stride short of the clean image: with `n` steps from time `T`, the last level
-    /// is that of `T / n` ("trailing" in Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2024).
-    Trailing,
-    /// Evenly in the time of [`LinearBeta`], down to the smallest level.
-    Linear,
-    /// [`karras`] with rho 7, down to the smallest level.
-    Karras,
-}
-
 /// Which noise levels a sampler visits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
@@ -116,8 +108,20 @@ impl Schedule {
             None => default.spacing,
             Some(_) => spec.choice(
                 "spacing",
-                &[("trailing", Spacing::Trailing), ("linear", Spacing::Linear), ("karras", Spacing::Karras)],
+                &[
+                    ("trailing", Spacing::Trailing),
+                    ("linear", Spacing::Linear),
+                    ("karras", Spacing::Karras),
+                    ("cosine", Spacing::Cosine),
+                    ("log", Spacing::Log),
+                    ("flow", Spacing::Flow { shift: 1.0 }),
+                ],
             )?,
+        };
+        let spacing = match (spacing, spec.text("shift")) {
+            (spacing, None) => spacing,
+            (Spacing::Flow { .. }, Some(_)) => Spacing::Flow { shift: spec.number("shift", 1.0, 1e-3..=1e3)? },
+            (_, Some(_)) => return Err(spec.error("shift", "expected only with spacing=flow").into()),
         };
         Ok(Self {
             steps,
@@ -127,38 +131,34 @@ impl Schedule {
         })
     }
 
+    /// The same, with the largest and the smallest level of a paper where none are given, as far as `range` reaches.
+    pub(crate) fn published(self, (min, max): (f64, f64), (low, high): (f64, f64)) -> Self {
+        let (sigma, sigma_min) = (self.sigma.unwrap_or(max.min(high)), self.sigma_min.unwrap_or(min.max(low)));
+        Self { sigma: Some(sigma), sigma_min: Some(sigma_min), ..self }
+    }
+
     /// The levels for a prior that knows `range`, from high to low, then 0.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for levels that the prior or the spacing does not reach.
     pub fn levels(&self, (low, high): (f64, f64)) -> Result<Vec<f64>> {
-        let beta = LinearBeta::new();
-        let timed = self.spacing != Spacing::Karras;
-        let reach = if timed { high.min(beta.sigma(LinearBeta::TIMES as f64)) } else { high };
+        let reach = high.min(self.spacing.reach());
         let start = self.sigma.unwrap_or(reach);
         let end = self.sigma_min.unwrap_or(low);
         // Levels that were typed with a few digits still count as the end of the range.
         if start > reach * (1.0 + 1e-3) || end < low * (1.0 - 1e-3) {
-            let hint = if timed && start <= high { "; spacing=karras reaches further" } else { "" };
+            let short = self.spacing.reach() < high;
+            let hint = if short && start <= high { "; spacing=karras reaches further" } else { "" };
             return Err(Error::Mismatch(format!(
                 "noise levels {start} to {end}: the prior{} knows {reach:.4} to {low:.4} (data units){hint}",
-                if timed { " with a linear-beta spacing" } else { "" },
+                if short { " with a linear-beta spacing" } else { "" },
             )));
         }
         if start <= end {
             let reason = format!("noise levels from {start} to {end}: expected the first to be the larger one");
             return Err(Error::Mismatch(reason));
         }
-        if !timed {
-            return Ok(karras(end, start, self.steps, 7.0));
-        }
-        let (first, last) = (beta.time(start), beta.time(end));
-        let last = if self.spacing == Spacing::Trailing { last.max(first / self.steps as f64) } else { last };
-        let at = |i: usize| match self.steps {
-            1 => first,
-            n => first + (last - first) * i as f64 / (n - 1) as f64,
-        };
-        Ok((0..self.steps).map(|i| beta.sigma(at(i))).chain(std::iter::once(0.0)).collect())
+        Ok(self.spacing.place(start, end, self.steps).into_iter().chain(std::iter::once(0.0)).collect())
     }
 }
 
@@ -181,9 +181,14 @@ pub(crate) const SIGMA_MIN: Parameter = Parameter {
 
 /// The parameter `spacing`, with its default.
 pub(crate) const fn spacing(default: &'static str) -> Parameter {
-    let about = "levels in between: linear (DDPM times), trailing (the same, one stride short of the clean image), karras (rho 7)";
+    let about = "levels in between: linear (DDPM times), trailing (the same, one stride short of the clean image), karras (rho 7), \
+                 cosine, log, flow (shift 1)";
     Parameter { name: "spacing", default, about }
 }
+
+/// The parameter `shift`.
+pub(crate) const SHIFT: Parameter =
+    Parameter { name: "shift", default: "1", about: "of spacing=flow: above 1 stays longer at high noise" };
 
 /// Default text of a `sigma` that follows the prior.
 pub(crate) const LARGEST: &str = "the prior's largest, at most 78.7";
@@ -240,7 +245,9 @@ mod tests {
 
     #[test]
     fn every_spacing_falls_and_ends_at_zero() {
-        for spacing in [Spacing::Trailing, Spacing::Linear, Spacing::Karras] {
+        let flow = Spacing::Flow { shift: 3.0 };
+        let all = [Spacing::Trailing, Spacing::Linear, Spacing::Karras, Spacing::Cosine, Spacing::Log, flow];
+        for spacing in all {
             for steps in [1, 2, 25] {
                 let schedule = Schedule { steps, sigma: Some(10.0), sigma_min: Some(0.01), spacing };
                 let levels = schedule.levels((0.005, 78.0)).unwrap();
@@ -262,7 +269,16 @@ mod tests {
         let spec = |text: &str| Schedule::from_spec(&text.parse().unwrap(), Schedule::ddpm(7));
         assert_eq!(spec("dps").unwrap(), Schedule::ddpm(7));
         assert_eq!(spec("dps:sigma=3,spacing=karras").unwrap().sigma, Some(3.0));
-        for bad in ["dps:steps=0", "dps:sigma=-1", "dps:sigma=nan", "dps:spacing=cubic"] {
+        assert_eq!(spec("dps:spacing=flow,shift=3").unwrap().spacing, Spacing::Flow { shift: 3.0 });
+        let bad = [
+            "dps:steps=0",
+            "dps:sigma=-1",
+            "dps:sigma=nan",
+            "dps:spacing=cubic",
+            "dps:shift=2",
+            "dps:spacing=log,shift=2",
+        ];
+        for bad in bad {
             assert!(spec(bad).is_err(), "{bad}");
         }
     }

@@ -5,6 +5,7 @@
 mod cli {
     mod commands;
     mod files;
+    mod generation;
     mod inputs;
     mod outputs;
     mod proof;

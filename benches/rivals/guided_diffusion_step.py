@@ -17,6 +17,7 @@ with x [n,3,h,w], t [n] and v [n,6,h,w]; it is made of random numbers if it does
 
 import argparse
 import json
+import os
 import statistics
 import time
 
@@ -221,7 +222,7 @@ def main():
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--load", metavar="FILE.pt", help="weights instead of random ones")
-    parser.add_argument("--save", metavar="FILE.pt", help="write the weights that are used")
+    parser.add_argument("--save", metavar="FILE.pt", help="write the weights that are used, and the flags of the network beside them")
     parser.add_argument("--check", metavar="FILE", help="compare precisions on x, t, v of a safetensors file")
     parser.add_argument("--write", metavar="FILE", help="with --check: write x, t, v and the f64 output and product")
     parser.add_argument("--cpu", action="store_true")
@@ -230,6 +231,8 @@ def main():
     dps = official(args.code)
     if args.save:
         torch.save(build(dps, args.model, "cpu", args.load).state_dict(), args.save)
+        with open(os.path.splitext(args.save)[0] + ".json", "w") as file:
+            json.dump(MODELS[args.model], file)
     if args.check:
         return check(dps, args, device, args.precision)
     modes = ["best"] if args.best else ["official", "best"] if args.mode == "both" else [args.mode]

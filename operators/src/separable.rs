@@ -11,7 +11,7 @@ use num_complex::Complex32;
 use rayon::prelude::*;
 
 use crate::cuda::kept::Constant;
-use crate::cuda::maps::Matrix;
+use crate::cuda::maps::{Matrix, Taps};
 use crate::solve::check_lambda;
 use crate::{Array, DType, Device, Error, Fact, ForwardOperator, Result, Space};
 
@@ -113,7 +113,7 @@ impl ForwardOperator for Separable {
     fn apply(&self, x: &Array) -> Result<Array> {
         if let Device::Cuda(_) = x.device() {
             self.domain.check(x, "Separable::apply")?;
-            return along(x, [&self.rows.kept, &self.columns.kept], false);
+            return self.columns.along(&self.rows.along(x, 2, false)?, 1, false);
         }
         let (r, c) = (&self.rows.matrix, &self.columns.matrix);
         map_planes(x, &self.domain, &self.range, "Separable::apply", |plane| r.dot(&plane).dot(&c.t()))
@@ -121,7 +121,7 @@ impl ForwardOperator for Separable {
     fn adjoint(&self, y: &Array) -> Result<Array> {
         if let Device::Cuda(_) = y.device() {
             self.range.check(y, "Separable::adjoint")?;
-            return along(y, [&self.rows.kept, &self.columns.kept], true);
+            return self.columns.along(&self.rows.along(y, 2, true)?, 1, true);
         }
         let (r, c) = (&self.rows.matrix, &self.columns.matrix);
         map_planes(y, &self.range, &self.domain, "Separable::adjoint", |plane| r.t().dot(&plane).dot(c))
@@ -160,8 +160,9 @@ impl ForwardOperator for Separable {
 struct Axis {
     exact: DMatrix<f64>,
     matrix: Array2<f32>,
-    /// `matrix`, for a GPU.
+    /// `matrix`, for a GPU, and where most of it is zero its other elements and those of its transpose.
     kept: Constant,
+    taps: Option<[Taps; 2]>,
     decomposition: OnceLock<Option<Decomposition>>,
 }
 
@@ -180,7 +181,19 @@ struct Decomposition {
 impl Axis {
     fn new(exact: DMatrix<f64>) -> Self {
         let matrix = single(&exact);
-        Self { exact, kept: kept(&matrix), matrix, decomposition: OnceLock::new() }
+        let (rows, columns) = matrix.dim();
+        let taps = Taps::new(rows, columns, |i, j| matrix[(i, j)]);
+        let taps = taps.zip(Taps::new(columns, rows, |i, j| matrix[(j, i)]));
+        let taps = taps.map(|(forward, transposed)| [forward, transposed]);
+        Self { exact, kept: kept(&matrix), matrix, taps, decomposition: OnceLock::new() }
+    }
+
+    /// On a GPU: the matrix, or its transpose, along an axis of `x`, counted from the end.
+    fn along(&self, x: &Array, axis: usize, transposed: bool) -> Result<Array> {
+        match &self.taps {
+            Some(taps) => taps[usize::from(transposed)].along(x, axis),
+            None => Matrix { values: &self.kept.on(&x.device())?, transposed }.along(x, axis),
+        }
     }
 
     fn decomposition(&self) -> Result<&Decomposition> {

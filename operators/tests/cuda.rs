@@ -80,6 +80,7 @@ fn elementwise_operations_have_the_bits_of_the_cpu() {
             ("abs of reals", x.real().abs()),
             ("clamp", x.real().clamp(-0.5, 0.25).unwrap()),
             ("inverse", x.real().inverse().unwrap()),
+            ("sqrt", x.real().sqrt().unwrap()),
             ("to complex", x.cast(DType::Complex64)),
             ("to real", x.cast(DType::F32)),
             ("items", x.items(x.batch() / 2, x.batch()).unwrap()),
@@ -97,6 +98,7 @@ fn magnitudes_and_sums_agree_to_rounding() {
     let pairs = on_both(&device, |[x, y], _| {
         vec![
             ("abs", x.abs()),
+            ("exp", x.real().exp().unwrap()),
             ("dot_items", x.dot_items(y).unwrap()),
             ("norm_items", x.norm_items()),
             ("squares", x.dot_items(x).unwrap()),

@@ -8,8 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use operators::Spec;
 use recon::network::Precision;
 
+mod generation;
 mod tune;
 mod validate;
+
+pub use generation::{Bounds, Edit, Generate, Sample, Size};
 pub use tune::{ObjectiveArg, Tune};
 pub use validate::Validate;
 
@@ -54,8 +57,12 @@ pub enum Command {
     Prior(PriorCommand),
     /// List the operators, their parameters and where they are defined.
     Ops,
-    /// List the samplers, their parameters and their papers.
+    /// List the samplers and the methods of generation, their parameters and their papers.
     Samplers,
+    /// Draw images from a prior alone, without a measurement.
+    Sample(Sample),
+    /// Edit images (SDEdit): noise them, and let the prior draw anew what the noise covers.
+    Edit(Edit),
     /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS; and samples with how wrong they are: calibration.
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.

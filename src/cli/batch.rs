@@ -4,6 +4,7 @@ use ndarray::Array3;
 use operators::measure::MeasurementNoise;
 use operators::{Array, Device, Noise, Space, Stream};
 use recon::classical::tune_lambda;
+use recon::network::Network;
 use recon::samplers::{Problem, Run};
 
 use super::journal::SliceResult;
@@ -27,7 +28,18 @@ const LAMBDAS: (f64, f64) = (1e-5, 1.0);
 
 /// The most images that are drawn together: as asked for, or on a GPU what its free memory and its speed suggest.
 pub fn limit(plan: &Plan, space: &Space, asked: Option<usize>) -> anyhow::Result<usize> {
-    let Some(gpu) = plan.device.gpu() else { return Ok(asked.unwrap_or(ON_CPU)) };
+    let networks: Vec<&Network> = plan.prior.iter().map(|prior| prior.network()).collect();
+    together(&plan.device, space, (&networks, plan.sampler.evaluations().1 > 0), asked)
+}
+
+/// The same for any networks, with or without their pull-backs.
+pub fn together(
+    device: &Device,
+    space: &Space,
+    (networks, pulls_back): (&[&Network], bool),
+    asked: Option<usize>,
+) -> anyhow::Result<usize> {
+    let Some(gpu) = device.gpu() else { return Ok(asked.unwrap_or(ON_CPU)) };
     if let Some(asked) = asked {
         return Ok(asked);
     }
@@ -38,9 +50,9 @@ pub fn limit(plan: &Plan, space: &Space, asked: Option<usize>) -> anyhow::Result
     let free = (gpu.memory()?.0 as f64 * SHARE) as usize;
     let mut per_image = ARRAYS * 8 * space.len();
     let mut weights = 0;
-    if let Some(prior) = &plan.prior {
-        let network = prior.network().footprint((height, width), plan.sampler.evaluations().1 > 0);
-        (per_image, weights) = (per_image + network.per_image, network.weights);
+    for network in networks {
+        let network = network.footprint((height, width), pulls_back);
+        (per_image, weights) = (per_image + network.per_image, weights + network.weights);
     }
     let fitting = free.saturating_sub(weights) / per_image.max(1);
     Ok(fitting.min(PIXELS / (height * width).max(1)).clamp(1, IMAGES))
@@ -175,7 +187,7 @@ impl<'a> Batches<'a> {
 }
 
 /// The size of parts of `count` things, at most `most` each, as few and as equal as can be.
-fn nearly_equal(count: usize, most: usize) -> usize {
+pub fn nearly_equal(count: usize, most: usize) -> usize {
     let count = count.max(1);
     count.div_ceil(count.div_ceil(most.max(1)))
 }

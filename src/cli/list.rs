@@ -14,10 +14,14 @@ pub fn operators() -> String {
     text
 }
 
-/// The samplers of the registry.
+/// The samplers of the registry, and the methods of generation.
 pub fn samplers() -> String {
-    let mut text = String::new();
+    let mut text = String::from("With a measurement (recon --sampler SPEC):\n\n");
     for entry in recon::samplers::SAMPLERS {
+        describe(&mut text, entry.name, entry.about, entry.reference, entry.parameters);
+    }
+    text.push_str("From the prior alone (recon sample --method SPEC, recon edit --method SPEC):\n\n");
+    for entry in recon::generators::GENERATORS {
         describe(&mut text, entry.name, entry.about, entry.reference, entry.parameters);
     }
     text

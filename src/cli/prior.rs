@@ -97,6 +97,19 @@ impl Prior {
         &self.network.card
     }
 
+    /// Whether it can be asked without a class.
+    pub fn knows_no_class(&self) -> bool {
+        self.network.classes.as_ref().is_none_or(|classes| classes.chosen().is_some() || classes.has_none())
+    }
+
+    /// Its images of this size: complex ones for a network of two channels.
+    pub fn space(&self, rows: usize, columns: usize) -> Space {
+        match self.network().graph().input_channels() {
+            2 => Space::complex(&[1, rows, columns]),
+            channels => Space::real(&[channels, rows, columns]),
+        }
+    }
+
     /// What it computes.
     pub fn network(&self) -> &Network {
         &self.network.network

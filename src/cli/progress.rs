@@ -32,11 +32,18 @@ pub struct Bar {
     slices_done: u64,
     /// Those of them that this run sampled: what was finished before, or is empty, says nothing about the rate.
     slices_sampled: u64,
+    /// What is counted.
+    noun: &'static str,
 }
 
 impl Bar {
     /// A bar over `slices` slices.
     pub fn new(slices: usize, quiet: bool) -> Self {
+        Self::of("slice", slices, quiet)
+    }
+
+    /// A bar over things of another name.
+    pub fn of(noun: &'static str, slices: usize, quiet: bool) -> Self {
         const STEPS: u64 = 1000;
         let bar = match std::io::stderr().is_terminal() && !quiet {
             true => ProgressBar::new(slices as u64 * STEPS),
@@ -46,8 +53,8 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_message(format!("slice 0/{slices}"));
-        Self { bar, steps_per_slice: STEPS, slices_done: 0, slices_sampled: 0 }
+        bar.set_message(format!("{noun} 0/{slices}"));
+        Self { bar, steps_per_slice: STEPS, slices_done: 0, slices_sampled: 0, noun }
     }
 
     /// That many slices more need no work.
@@ -70,7 +77,8 @@ impl Bar {
         self.bar.set_position(self.slices_done * self.steps_per_slice);
         let seconds = self.bar.elapsed().as_secs_f64().max(1e-9);
         let rate = self.slices_sampled as f64 / seconds;
-        self.bar.set_message(format!("slice {}/{total}, {rate:.2} slices/s", self.slices_done));
+        let noun = self.noun;
+        self.bar.set_message(format!("{noun} {}/{total}, {rate:.2} {noun}s/s", self.slices_done));
     }
 
     /// Takes the bar off the terminal while `f` prints.

@@ -8,13 +8,17 @@ use crate::{Error, Result};
 /// With `abar = 1 / (1 + s^2)` and `beta = 1 - abar / abar_prev`, the paper's variances divided by `abar_prev` are
 /// `beta (1 + s_prev^2) = (s^2 - s_prev^2) (1 + s_prev^2) / (1 + s^2)` and, of the posterior, `s_prev^2 (s^2 - s_prev^2) / s^2`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LearnedVariance {
+pub struct LearnedVariance {
     log_posterior: f64,
     log_beta: f64,
 }
 
 impl LearnedVariance {
-    pub(super) fn new(s: f64, s_prev: f64) -> Result<Self> {
+    /// For a step from `s` to `s_prev < s`, both of `x = x0 + s z` on images in [-1, 1].
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the second level is not smaller, or is negative.
+    pub fn new(s: f64, s_prev: f64) -> Result<Self> {
         if !(s_prev >= 0.0 && s_prev < s && s.is_finite()) {
             return Err(Error::Mismatch(format!(
                 "a reverse step from sigma {s} to {s_prev}: expected a smaller one, at least 0"
@@ -26,7 +30,7 @@ impl LearnedVariance {
     }
 
     /// For an output `v` of the network, -1 at the posterior's variance, 1 at `beta`; the last step adds no noise.
-    pub(super) fn at(&self, v: f64) -> f64 {
+    pub fn at(&self, v: f64) -> f64 {
         if self.log_posterior == f64::NEG_INFINITY {
             return 0.0;
         }

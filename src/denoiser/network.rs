@@ -319,24 +319,38 @@ impl Denoiser for NetworkDenoiser {
     }
 
     fn reverse_variance(&self, x: &Array, sigma: f64, sigma_prev: f64) -> Result<Option<Array>> {
-        let graph = self.prior.network.graph();
-        if graph.output_channels() == self.channels || !matches!(self.prior.schedule.levels, Levels::Steps { .. }) {
+        if !self.has_variance() {
             return Ok(None);
         }
+        Ok(self.denoise_with_variance(x, sigma, sigma_prev)?.1)
+    }
+
+    fn denoise_with_variance(&self, x: &Array, sigma: f64, sigma_prev: f64) -> Result<(Array, Option<Array>)> {
+        if !self.has_variance() {
+            return Ok((self.denoise(x, sigma)?, None));
+        }
+        let mixture = self.mixture(sigma);
         if let Some(frame) = self.frame(x)? {
-            // The network runs where the image is; the rest is little, and the steps that ask for it are few.
-            let input = self.enter_on(&frame, x, &self.mixture(sigma))?;
-            let output = self.prior.network.forward(&input, self.timestep(sigma))?.to(&Device::Cpu)?;
-            let variance = self.variance(&self.planes(&x.to(&Device::Cpu)?, "prior")?, &output, sigma, sigma_prev)?;
-            return Ok(Some(variance.to(&x.device())?));
+            // The network runs where the image is; the variance is computed in host memory.
+            let output = self.prior.network.forward(&self.enter_on(&frame, x, &mixture)?, self.timestep(sigma))?;
+            let x0 = self.leave_on(&frame, x, &output, &mixture)?;
+            let planes = self.planes(&x.to(&Device::Cpu)?, "prior")?;
+            let variance = self.variance(&planes, &output.to(&Device::Cpu)?, sigma, sigma_prev)?;
+            return Ok((x0, Some(variance.to(&x.device())?)));
         }
         let x = self.planes(x, "prior")?;
-        let output = self.prior.network.forward(&self.enter(&x, &self.mixture(sigma))?, self.timestep(sigma))?;
-        self.variance(&x, &output, sigma, sigma_prev).map(Some)
+        let output = self.prior.network.forward(&self.enter(&x, &mixture)?, self.timestep(sigma))?;
+        let x0 = self.joined(self.leave(&x, &output, &mixture)?)?;
+        Ok((x0, Some(self.variance(&x, &output, sigma, sigma_prev)?)))
     }
 }
 
 impl NetworkDenoiser {
+    fn has_variance(&self) -> bool {
+        self.prior.network.graph().output_channels() != self.channels
+            && matches!(self.prior.schedule.levels, Levels::Steps { .. })
+    }
+
     /// The learned variance in data units, from the network's output for `x`, both in host memory.
     fn variance(&self, x: &Array, output: &Array, sigma: f64, sigma_prev: f64) -> Result<Array> {
         let v = self.half(output, 1)?;

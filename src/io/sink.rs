@@ -56,7 +56,40 @@ impl Sink {
         description: &str,
         force: bool,
     ) -> Result<Sink> {
-        let shape = source.shape();
+        let (header, rank, bits) = match &source.body {
+            Body::Nifti(n) => (Some((&n.header, &n.extensions)), 2, None),
+            Body::Npy(n) => (None, n.rank, Some(16)),
+            Body::Raster(r) => (None, 2, Some(r.bits)),
+        };
+        let origin = Origin { shape: source.shape(), channels: source.channels(), header, rank, bits };
+        origin.sink(path, crop, volumes, description, force)
+    }
+
+    /// An output of images that come from no file: one volume of `shape`. NIfTI-1 without orientation, `.npy` as `[H, W]` or
+    /// `[slices, H, W]`, pictures of 16 bits.
+    ///
+    /// # Errors
+    /// As [`Sink::create`].
+    pub fn create_plain(path: &Path, shape: Shape4, channels: usize, description: &str, force: bool) -> Result<Sink> {
+        Origin { shape, channels, header: None, rank: 2, bits: Some(16) }.sink(path, None, 1, description, force)
+    }
+}
+
+/// What an output is like.
+struct Origin<'a> {
+    shape: Shape4,
+    channels: usize,
+    /// Of a NIfTI.
+    header: Option<(&'a Header, &'a Extensions)>,
+    /// Least number of axes of an array.
+    rank: usize,
+    /// Of a picture; `None` where the values have no range.
+    bits: Option<u32>,
+}
+
+impl Origin<'_> {
+    fn sink(&self, path: &Path, crop: Option<Crop>, volumes: usize, description: &str, force: bool) -> Result<Sink> {
+        let Self { shape, channels, rank: given, .. } = *self;
         let crop = crop.unwrap_or_else(|| Crop::full(shape));
         let moved = crop != Crop::full(shape);
         if !crop.fits(shape) {
@@ -65,14 +98,13 @@ impl Sink {
         if volumes == 0 {
             return Err(refused(path, "no volumes to write"));
         }
-        let channels = source.channels();
         let [x, y, z] = crop.size();
         let out = Shape4 { x, y, z, t: volumes };
         let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         let body = if name.ends_with(".nii") || name.ends_with(".nii.gz") {
-            let (header, extensions) = match &source.body {
-                Body::Nifti(n) => (n.header.clone(), n.extensions.clone()),
-                _ => (Header::plain(), Extensions::default()),
+            let (header, extensions) = match self.header {
+                Some((header, extensions)) => (header.clone(), extensions.clone()),
+                None => (Header::plain(), Extensions::default()),
             };
             let header = output_header(&header, &crop, moved, volumes, description);
             Output::Nifti(Box::new(writer::Writer::create(path, header, &extensions, channels, force)?))
@@ -80,15 +112,13 @@ impl Sink {
             if channels != 1 {
                 return Err(refused(path, "colour is written as .png, .tif or .nii, not as .npy"));
             }
-            let given = if let Body::Npy(n) = &source.body { n.rank } else { 2 };
             let needed = if volumes > 1 { 4 } else { 2 + usize::from(z > 1) };
             let rank = if volumes == 1 && given == 4 { given.min(needed.max(3)) } else { given.max(needed) };
             Output::Npy(npy::Writer::create(path, out, rank, force)?)
         } else {
-            let bits = match (raster::format_of(path), &source.body) {
-                (Some(Format::Png | Format::Tiff), Body::Raster(r)) => r.bits,
-                (Some(Format::Png | Format::Tiff), Body::Npy(_)) => 16,
-                (Some(Format::Png | Format::Tiff), Body::Nifti(_)) => {
+            let bits = match (raster::format_of(path), self.bits) {
+                (Some(Format::Png | Format::Tiff), Some(bits)) => bits,
+                (Some(Format::Png | Format::Tiff), None) => {
                     return Err(refused(path, "a NIfTI volume is written as .nii, .nii.gz or .npy"));
                 }
                 (Some(_), _) => {
@@ -106,7 +136,9 @@ impl Sink {
         };
         Ok(Sink { path: path.to_owned(), body, full: shape.spatial(), crop, channels, volumes, written: 0 })
     }
+}
 
+impl Sink {
     /// Appends a volume of the size of the crop, or one of the size of the source, which is cropped here.
     ///
     /// # Errors

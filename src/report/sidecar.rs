@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+mod generation;
 mod hashed_file;
 mod volume;
 
+pub use generation::{EditRecord, Generation, GuidanceRecord, MethodRecord};
 pub use hashed_file::HashedFile;
 pub use volume::{Metrics, Misfit, SliceRecord, VolumeRecord};
 

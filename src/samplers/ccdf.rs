@@ -10,7 +10,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, LinearBeta, Schedule, Spacing, pairs};
-use crate::step::ddim;
+use crate::step::{ddim, replace_measured};
 
 /// `x <- A^+ y + sigma(t0) z`, then at every level from `t0` down
 /// - `x' = x0 + sigma_down (x - x0) / sigma + sigma_up z`, `x0 = E[x0 | x]`: the reverse step, ancestral (`eta = 1`),
@@ -69,8 +69,7 @@ impl Sampler for Ccdf {
             run.report(&Progress { step, steps: self.steps, sigma, x0: &x0 })?;
             x = ddim(&x, &x0, sigma, next, 1.0, run.noise)?;
             // and the non-expansive mapping.
-            let z = run.noise.normal(operator.domain())?;
-            x = operator.project(&x, &y.combine(1.0, &operator.apply(&z)?, next)?)?;
+            x = replace_measured(operator, &x, y, next, run.noise)?;
         }
         Ok(x)
     }

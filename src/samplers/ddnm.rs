@@ -3,9 +3,10 @@
 //! Wang, Yu, Zhang, "Zero-shot image restoration using denoising diffusion null-space model" (ICLR 2023).
 
 use operators::spec::Parameter;
-use operators::{Array, Error::Unsupported, ForwardOperator, Spec};
+use operators::{Array, Spec};
 
-use super::{Entry, Problem, Progress, Run, Sampler, check};
+use super::spectral::Along;
+use super::{Entry, Problem, Progress, Run, Sampler, check, travel};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, Spacing};
@@ -67,39 +68,17 @@ pub(crate) const ENTRY: Entry = Entry {
 impl Ddnm {
     fn from_spec(spec: &Spec) -> Result<Self> {
         let default = Self::default();
-        let count = |key, default| match spec.get(key, default) {
-            Ok(0) => Err(spec.error(key, "expected at least 1, got 0")),
-            other => other,
-        };
         Ok(Self {
             schedule: Schedule::from_spec(spec, default.schedule)?,
             eta: spec.number("eta", default.eta, 0.0..=1.0)?,
-            travel_length: count("travel_length", default.travel_length)?,
-            travel_repeat: count("travel_repeat", default.travel_repeat)?,
+            travel_length: travel::count(spec, "travel_length", default.travel_length)?,
+            travel_repeat: travel::count(spec, "travel_repeat", default.travel_repeat)?,
         })
     }
 
-    /// The levels in the order of the visits, as `(from, to)`: `to = from + 1` is a step down, `to < from` a travel back. Level
-    /// `steps` is the clean image. (`get_schedule_jump` of the authors, counting down from the other end.)
+    /// The levels in the order of the visits.
     fn visits(&self) -> Vec<(usize, usize)> {
-        let (steps, length) = (self.schedule.steps, self.travel_length);
-        let mut repeats: Vec<usize> = (0..steps)
-            .map(|left| if left % length == 0 && left + length < steps { self.travel_repeat - 1 } else { 0 })
-            .collect();
-        let mut visits = Vec::new();
-        let mut level = 0;
-        while level < steps {
-            let left = steps - 1 - level;
-            if repeats[left] > 0 {
-                repeats[left] -= 1;
-                visits.push((level, level - length));
-                level -= length;
-            } else {
-                visits.push((level, level + 1));
-                level += 1;
-            }
-        }
-        visits
+        travel::visits(self.schedule.steps, self.travel_length, self.travel_repeat)
     }
 }
 
@@ -107,6 +86,7 @@ impl Sampler for Ddnm {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check(problem, prior, run)?;
         let Problem { operator, y, noise_std: sigma_y } = *problem;
+        let along = Along { method: "ddnm", operator, y, sigma_y };
         let (steps, levels) = (self.evaluations().0, self.schedule.levels(prior.sigma_range())?);
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
         let mut x0 = x.clone();
@@ -121,90 +101,25 @@ impl Sampler for Ddnm {
             }
             x0 = prior.denoise(&x, sigma)?;
             let eps = x.combine(1.0 / sigma, &x0, -1.0 / sigma)?;
-            let fresh = z.combine(next * self.eta, &eps, next * (1.0 - self.eta * self.eta).sqrt())?;
+            let (up, down) = (next * self.eta, next * (1.0 - self.eta * self.eta).sqrt());
             step += 1;
             if sigma_y == 0.0 {
                 let x0_hat = operator.project(&x0, y)?;
                 run.report(&Progress { step, steps, sigma, x0: &x0_hat })?;
-                x = x0_hat.add(&fresh)?;
+                x = x0_hat.add(&z.combine(up, &eps, down)?)?;
             } else {
                 run.report(&Progress { step, steps, sigma, x0: &x0 })?;
-                x = self.plus(operator, y, sigma_y, next, &x0, &z, &eps, &fresh)?;
+                let explained = |s: f64| next >= sigma_y / s;
+                let lambda = |s: f64| if explained(s) { 1.0 } else { s * down / sigma_y };
+                let phi =
+                    |s: f64| if explained(s) { (next * next - (sigma_y / s).powi(2)).max(0.0).sqrt() } else { up };
+                x = along.step(&x0, (down, &eps), (up, &z), &lambda, &phi)?;
             }
         }
         Ok(x)
     }
 
     fn evaluations(&self) -> (usize, usize) {
-        (self.visits().iter().filter(|(from, to)| to > from).count(), 0)
-    }
-}
-
-impl Ddnm {
-    /// `x0 + Sigma_t A^+ (y - A x0) + Phi^{1/2} z + Psi eps`, `fresh` being the last two terms as they are in the null space.
-    #[allow(clippy::too_many_arguments)]
-    fn plus(
-        &self,
-        operator: &dyn ForwardOperator,
-        y: &Array,
-        sigma_y: f64,
-        next: f64,
-        x0: &Array,
-        z: &Array,
-        eps: &Array,
-        fresh: &Array,
-    ) -> Result<Array> {
-        let (up, down) = (next * self.eta, next * (1.0 - self.eta * self.eta).sqrt());
-        let explained = |s: f64| next >= sigma_y / s;
-        let lambda = |s: f64| if explained(s) { 1.0 } else { s * down / sigma_y };
-        let phi = |s: f64| if explained(s) { (next * next - (sigma_y / s).powi(2)).max(0.0).sqrt() } else { up };
-        let spectral = |v: &Array, f: &dyn Fn(f64) -> f64| {
-            let reason = "noisy data need its singular value decomposition, which is not known in closed form; \
-                          use projection, diffpir or dps";
-            let missing = || Unsupported { what: format!("ddnm with {operator:?}"), reason: reason.into() };
-            operator.spectral(v, f)?.ok_or_else(missing)
-        };
-        let mut x = x0.add(fresh)?;
-        x.add_scaled(1.0, &spectral(&y.sub(&operator.apply(x0)?)?, &|s| lambda(s) / s)?)?;
-        x.add_scaled(1.0, &spectral(&operator.apply(z)?, &|s| (phi(s) - up) / s)?)?;
-        x.add_scaled(1.0, &spectral(&operator.apply(eps)?, &|s| -down / s)?)?;
-        Ok(x)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The time pairs of the authors' `get_schedule_jump(T, length, repeat)`, transcribed, with successive travels merged and
-    /// time `t` written as level `T - 1 - t`.
-    fn authors(total: i64, length: i64, repeat: i64) -> Vec<(usize, usize)> {
-        let mut jumps: std::collections::BTreeMap<i64, i64> = Default::default();
-        (0..(total - length).max(0)).step_by(length as usize).for_each(|j| {
-            jumps.insert(j, repeat - 1);
-        });
-        let (mut t, mut times) = (total, vec![]);
-        while t >= 1 {
-            t -= 1;
-            times.push(t);
-            if jumps.get(&t).is_some_and(|left| *left > 0) {
-                *jumps.get_mut(&t).unwrap() -= 1;
-                for _ in 0..length {
-                    t += 1;
-                }
-                times.push(t);
-            }
-        }
-        times.push(-1);
-        times.windows(2).map(|w| ((total - 1 - w[0]) as usize, (total - 1 - w[1]) as usize)).collect()
-    }
-
-    #[test]
-    fn visits_are_those_of_the_authors() {
-        for (steps, travel_length, travel_repeat) in [(10, 1, 1), (10, 1, 3), (12, 4, 2), (7, 3, 2), (2, 5, 4)] {
-            let sampler = Ddnm { schedule: Schedule::ddpm(steps), travel_length, travel_repeat, ..Ddnm::default() };
-            assert_eq!(sampler.visits(), authors(steps as i64, travel_length as i64, travel_repeat as i64));
-        }
-        assert_eq!(Ddnm::default().evaluations(), (100, 0));
+        (travel::evaluations(&self.visits()), 0)
     }
 }

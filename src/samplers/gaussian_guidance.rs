@@ -11,7 +11,7 @@ use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{self, Schedule, Spacing, pairs};
-use crate::step::ddim;
+use crate::step::{ddim, linear};
 
 /// `x <- sigma z` at the first level, then at every level, with `p(x0 | x) ~ N(x0(x), sigma^2 J)`, `J = d x0 / d x` (Tweedie's
 /// second moment),
@@ -73,10 +73,29 @@ impl GaussianGuidance {
 impl Sampler for GaussianGuidance {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check(problem, prior, run)?;
-        let Problem { operator, y, noise_std: sigma_y } = *problem;
         let levels = self.schedule.levels(prior.sigma_range())?;
+        self.along(&levels, problem, prior, run)
+    }
+
+    /// At most: conjugate gradients stop early where the residual has become rounding.
+    fn evaluations(&self) -> (usize, usize) {
+        (self.schedule.steps, self.schedule.steps * (self.iterations + 1))
+    }
+}
+
+impl GaussianGuidance {
+    /// The loop, along `levels` that end with 0.
+    pub(super) fn along(
+        &self,
+        levels: &[f64],
+        problem: &Problem<'_>,
+        prior: &dyn Denoiser,
+        run: &mut Run<'_>,
+    ) -> Result<Array> {
+        let Problem { operator, y, noise_std: sigma_y } = *problem;
+        linear(operator, "gaussian-guidance")?;
         let mut x = run.noise.normal(operator.domain())?.scale(levels[0]);
-        for (step, sigma, next) in pairs(&levels) {
+        for (step, sigma, next) in pairs(levels) {
             let at = prior.linearize(&x, sigma)?;
             // u -> sigma^2 J A^H u, which is both half of the system and the correction.
             let spread = |u: &Array| -> operators::Result<Array> {
@@ -96,11 +115,6 @@ impl Sampler for GaussianGuidance {
             x = ddim(&x, &x0, sigma, next, self.eta, run.noise)?;
         }
         Ok(x)
-    }
-
-    /// At most: conjugate gradients stop early where the residual has become rounding.
-    fn evaluations(&self) -> (usize, usize) {
-        (self.schedule.steps, self.schedule.steps * (self.iterations + 1))
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) const RANGES: &[(&str, &str, f64, f64, Scale)] = &[
     ("projection", "lambda", 0.0, 1.0, Linear),
     ("dps", "zeta", 0.05, 30.0, Log),
     ("mcg", "weight", 0.05, 30.0, Log),
+    ("lgd", "zeta", 0.05, 30.0, Log),
     ("diffpir", "lambda", 0.05, 1000.0, Log),
     ("diffpir", "zeta", 0.0, 1.0, Linear),
     ("ddnm", "eta", 0.0, 1.0, Linear),

@@ -2,6 +2,9 @@
 //! `w_t = sqrt(abar_t) u_0 + sqrt(1 - abar_t) z` of images `u = 2 x`, not in the sigma coordinate of the samplers.
 //! (`u = 2 x - 1` shifts everything by a constant with which affine recursions commute.)
 
+pub mod guided;
+pub mod literal;
+
 use nalgebra::{DMatrix, DVector};
 
 use super::Setting;

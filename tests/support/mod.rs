@@ -4,6 +4,7 @@
 
 pub mod affine;
 pub mod methods;
+pub mod montecarlo;
 pub mod statistics;
 
 use nalgebra::{DMatrix, DVector};
@@ -169,10 +170,17 @@ impl Setting {
         (0..draws).map(|_| to_vectors(&noise.normal(self.operator.domain()).unwrap())).collect()
     }
 
+    /// The noise of a recursion that also draws in the space of the measurement: the space of a draw is told by its size.
+    fn noise_of(&self, recursion: &Recursion, count: usize) -> Vec<Vec<DVector<f64>>> {
+        let mut noise = Noise::new(SEED, streams(count));
+        let sizes = recursion.steps.iter().flat_map(|step| step.noise.iter().map(|b| b.ncols()));
+        sizes.map(|size| to_vectors(&noise.normal(&Space::real(&[size])).unwrap())).collect()
+    }
+
     /// The first samples must be those of the recursion for the same noise, to rounding: the largest deviation in units of it.
     pub fn follow(&self, recursion: &Recursion, samples: &DMatrix<f64>) -> f64 {
         let count = samples.ncols().min(3);
-        let noise = self.noise(recursion.draws(), count);
+        let noise = self.noise_of(recursion, count);
         let deviation = |i: usize| {
             let expected = recursion.run(&mut noise.iter().map(|draw| draw[i].clone()));
             (samples.column(i) - &expected).amax() / self.rounding(&expected)

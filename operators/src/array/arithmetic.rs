@@ -74,6 +74,18 @@ impl Array {
         }
     }
 
+    /// The square root of every element of a real array, zero where the element is not above zero.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a complex array.
+    pub fn sqrt(&self) -> Result<Self> {
+        match &self.storage {
+            Real(x) => Ok(Self { storage: Real(x.map(|v| if v > 0.0 { v.sqrt() } else { 0.0 })) }),
+            OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.sqrt()?) }),
+            _ => Err(self.dtype_error("Array::sqrt", DType::F32)),
+        }
+    }
+
     /// Every element of a real array brought into `low..=high`.
     ///
     /// # Errors
@@ -94,6 +106,18 @@ impl Array {
             }),
             OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.clamp(low, high)?) }),
             _ => Err(self.dtype_error("Array::clamp", DType::F32)),
+        }
+    }
+
+    /// The exponential of every element of a real array, in f64.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a complex array.
+    pub fn exp(&self) -> Result<Self> {
+        match &self.storage {
+            Real(x) => Ok(Self { storage: Real(x.map(|v| libm::exp(v.into()) as f32)) }),
+            OnGpu(x) if x.dtype() == DType::F32 => Ok(Self { storage: OnGpu(x.exp()?) }),
+            _ => Err(self.dtype_error("Array::exp", DType::F32)),
         }
     }
 

@@ -74,6 +74,12 @@ extern "C" __global__ void clamp(float* out, const float* x, float low, float hi
     out[i] = v < low ? low : v > high ? high : v;
 }
 
+extern "C" __global__ void square_root(float* out, const float* x, count n) {
+    EACH(i, n)
+    // Rounded correctly, as on the CPU.
+    out[i] = x[i] > 0.0f ? __fsqrt_rn(x[i]) : 0.0f;
+}
+
 extern "C" __global__ void inverse(float* out, const float* x, count n) {
     EACH(i, n)
     out[i] = x[i] > 0.0f ? 1.0f / x[i] : 0.0f;
@@ -82,6 +88,11 @@ extern "C" __global__ void inverse(float* out, const float* x, count n) {
 extern "C" __global__ void repeat(float* out, const float* x, count item, count n) {
     EACH(i, n)
     out[i] = x[i % item];
+}
+
+extern "C" __global__ void exponential(float* out, const float* x, count n) {
+    EACH(i, n)
+    out[i] = (float)exp((double)x[i]);
 }
 
 extern "C" __global__ void any_not_finite(int* flag, const float* x, count n) {

@@ -76,11 +76,27 @@ impl Resident {
         Ok(out)
     }
 
+    pub(super) fn sqrt(&self) -> Result<Self> {
+        let mut out = self.like(self.dtype())?;
+        let (x, n) = (self.values()?, self.floats() as u64);
+        let to = out.values_mut().expect("just made");
+        launch!(self.gpu(), &KERNELS, "square_root", each(self.floats())?, to, x, &n)?;
+        Ok(out)
+    }
+
     pub(super) fn clamp(&self, low: f32, high: f32) -> Result<Self> {
         let mut out = self.like(self.dtype())?;
         let (x, n) = (self.values()?, self.floats() as u64);
         let to = out.values_mut().expect("just made");
         launch!(self.gpu(), &KERNELS, "clamp", each(self.floats())?, to, x, &low, &high, &n)?;
+        Ok(out)
+    }
+
+    pub(super) fn exp(&self) -> Result<Self> {
+        let mut out = self.like(self.dtype())?;
+        let (x, n) = (self.values()?, self.floats() as u64);
+        let to = out.values_mut().expect("just made");
+        launch!(self.gpu(), &KERNELS, "exponential", each(self.floats())?, to, x, &n)?;
         Ok(out)
     }
 

@@ -28,6 +28,21 @@ extern "C" __global__ void group_solve(float* out, const float* b, const int* gr
     out[i] = (float)(((double)b[i] - mean) / lambda + mean * kept);
 }
 
+// A matrix [rows, length] with few elements in a row, along the middle axis of x [outer, length, inner]:
+// out[o, i, n] = sum over t < terms of weight[i * terms + t] * x[o, index[i * terms + t], n], absent where the index is negative.
+extern "C" __global__ void taps(float* out, const float* x, const int* index, const float* weight, int terms, unsigned rows, unsigned length, unsigned inner, unsigned n) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    unsigned c = i % inner, row = i / inner % rows, plane = i / inner / rows;
+    const float* from = x + (count)plane * length * inner + c;
+    float sum = 0.0f;
+    for (int t = 0; t < terms; t++) {
+        int at = index[row * terms + t];
+        if (at >= 0) sum += weight[row * terms + t] * from[(count)at * inner];
+    }
+    out[i] = sum;
+}
+
 #define TILE 64
 #define DEPTH 16
 

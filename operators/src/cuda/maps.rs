@@ -134,13 +134,7 @@ impl Matrix<'_> {
         };
         let (rows, length) =
             if self.transposed { (stored_columns, stored_rows) } else { (stored_rows, stored_columns) };
-        let mut shape = x.shape().to_vec();
-        let place = shape.len().checked_sub(axis).filter(|&place| shape.get(place) == Some(&length));
-        let place = place.ok_or_else(|| Error::Shape {
-            what: "a matrix along an axis".into(),
-            expected: format!("{length} elements on axis {axis} from the end"),
-            got: x.shape().to_vec(),
-        })?;
+        let (place, mut shape) = place(x, axis, length)?;
         let (gpu, values, parts) = on_gpu(x)?;
         let inner = shape[place + 1..].iter().product::<usize>() * parts;
         let outer: usize = shape[..place].iter().product();
@@ -166,6 +160,73 @@ impl Matrix<'_> {
         }
         finish(gpu, &shape, x.dtype(), out)
     }
+}
+
+/// The elements of a matrix that are not zero, row by row, where they are few: a resampling matrix has as many as its filter is long.
+#[derive(Clone, Debug)]
+pub(crate) struct Taps {
+    /// Columns, `terms` of every row.
+    index: Indices,
+    weights: Vec<f32>,
+    copies: PerGpu<Arc<CudaSlice<f32>>>,
+    terms: usize,
+    rows: usize,
+    length: usize,
+}
+
+impl Taps {
+    /// Of the matrix `at(row, column)`; `None` if no less than a quarter of a row is in use somewhere.
+    pub(crate) fn new(rows: usize, length: usize, at: impl Fn(usize, usize) -> f32) -> Option<Self> {
+        let row = |i: usize| (0..length).map(|j| (j, at(i, j))).filter(|(_, v)| *v != 0.0).collect::<Vec<_>>();
+        let lists: Vec<_> = (0..rows).map(row).collect();
+        let terms = lists.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        if 4 * terms > length {
+            return None;
+        }
+        let padded = |i: usize| (0..terms).map(move |t| (i, t));
+        let all = || (0..rows).flat_map(padded).map(|(i, t)| lists[i].get(t).copied());
+        Some(Self {
+            index: Indices::new(all().map(|tap| tap.map(|(j, _)| j))),
+            weights: all().map(|tap| tap.map_or(0.0, |(_, v)| v)).collect(),
+            copies: PerGpu::new(),
+            terms,
+            rows,
+            length,
+        })
+    }
+
+    /// As [`Matrix::along`].
+    pub(crate) fn along(&self, x: &Array, axis: usize) -> Result<Array> {
+        let (place, mut shape) = place(x, axis, self.length)?;
+        let (gpu, values, parts) = on_gpu(x)?;
+        let inner = shape[place + 1..].iter().product::<usize>() * parts;
+        shape[place] = self.rows;
+        let floats = shape.iter().product::<usize>() * parts;
+        let count = |n: usize| {
+            u32::try_from(n).map_err(|_| Error::Device(format!("a linear map of {n} elements is too large")))
+        };
+        let (n, inner, rows, length) = (count(floats)?, count(inner)?, count(self.rows)?, count(self.length)?);
+        let mut out = gpu.room::<f32>(floats)?;
+        let index = self.index.on(gpu)?;
+        let weights = self.copies.get(gpu, || gpu.upload(&self.weights).map(Arc::new))?;
+        let (config, terms) = (each(floats)?, self.terms as i32);
+        launch!(
+            gpu, &KERNELS, "taps", config, &mut out, values, &*index, &*weights, &terms, &rows, &length, &inner, &n
+        )?;
+        finish(gpu, &shape, x.dtype(), out)
+    }
+}
+
+/// Where axis `axis` of `x` is, counted from the end (1 is the last), and the shape.
+fn place(x: &Array, axis: usize, length: usize) -> Result<(usize, Vec<usize>)> {
+    let shape = x.shape().to_vec();
+    let place = shape.len().checked_sub(axis).filter(|&place| shape.get(place) == Some(&length));
+    let place = place.ok_or_else(|| Error::Shape {
+        what: "a matrix along an axis".into(),
+        expected: format!("{length} elements on axis {axis} from the end"),
+        got: x.shape().to_vec(),
+    })?;
+    Ok((place, shape))
 }
 
 /// The GPU of an array, its floats, and how many of them make an element.

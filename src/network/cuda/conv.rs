@@ -25,9 +25,14 @@ pub(super) struct Weights {
     pub(super) depth: usize,
     /// Rows.
     pub(super) outputs: usize,
+    /// Row `8j + 2q + e` of every 32 holds output channel `8q + 2j + e`, as `store.cuh` wants it.
+    pub(super) interleaved: bool,
     /// Keeps the memory.
     pub(super) _values: CudaSlice<u8>,
 }
+
+/// Output channels among which rows change places.
+pub(super) const INTERLEAVE: usize = 32;
 
 /// A part of the sum over input channels, from the filters `[out, in, kernel, kernel]` of one layer.
 #[derive(Clone, Copy)]
@@ -76,8 +81,10 @@ impl Weights {
         let depth: usize = parts.iter().map(depth_of).sum();
         let bytes = precision.bytes();
         let mut values = vec![0u8; outputs * depth * bytes];
+        let interleaved = outputs.is_multiple_of(INTERLEAVE);
         values.par_chunks_exact_mut((depth * bytes).max(1)).enumerate().for_each(|(row, line)| {
             let mut start = 0;
+            let row = if interleaved { row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 } else { row };
             for part in parts {
                 let (taps, columns) = (part.kernel * part.kernel, part.columns(transposed));
                 for tap in 0..taps {
@@ -92,7 +99,7 @@ impl Weights {
         });
         let values = gpu.stream().clone_htod(&values).map_err(|e| driver_error("copying weights to the GPU", e))?;
         let address = super::address(gpu, &values);
-        Ok(Self { address, depth, outputs, _values: values })
+        Ok(Self { address, depth, outputs, interleaved, _values: values })
     }
 }
 
@@ -192,6 +199,7 @@ struct Epilogue {
     partial_rows: i32,
 }
 
+const PLAIN: i32 = 0;
 const THROUGH_SILU: i32 = 1;
 const THROUGH_NORM: i32 = 2;
 
@@ -250,6 +258,15 @@ impl Request {
         all
     }
 
+    fn mode(&self) -> i32 {
+        self.finish.through.as_ref().map_or(PLAIN, |t| if t.silu { THROUGH_SILU } else { THROUGH_NORM })
+    }
+
+    /// The macros of the kernel that runs this in tiles of that shape.
+    pub(super) fn macros(&self, tile: &Tile) -> String {
+        tile.macros(self.mode(), self.weights.interleaved)
+    }
+
     fn convolution(&self, places: &Places, precision: Precision, tiles: (usize, usize), rows: usize) -> Convolution {
         let finish = &self.finish;
         let x = finish.through.as_ref().map_or(Joined::default(), |through| {
@@ -263,7 +280,7 @@ impl Request {
             residual_pitch: residual.map_or(0, |(_, pitch, _)| pitch as i32),
             residual_half: residual.is_some_and(|(.., half)| half).into(),
             scale: finish.scale,
-            mode: finish.through.as_ref().map_or(0, |t| if t.silu { THROUGH_SILU } else { THROUGH_NORM }),
+            mode: self.mode(),
             x,
             coefficients: finish.through.as_ref().map_or(0, |t| places.at(t.coefficients)),
             out: places.at(finish.out),
@@ -307,12 +324,13 @@ impl Request {
             .arg(self.from.1 as i32)
             .arg(self.weights.address)
             .arg(self.weights.depth as i32)
+            .arg(i32::from(self.weights.interleaved))
             .arg(self.convolution(places, precision, (0, 0), rows))
     }
 
     /// On Hopper's tensor cores, in tiles of that shape.
     pub(super) fn tiled(&self, gpu: &Gpu, places: &Places, precision: Precision, tile: &Tile) -> Result<Launch> {
-        let function = sources::hopper(gpu, precision, tile.columns(), &tile.macros())?;
+        let function = sources::hopper(gpu, precision, tile.columns(), &self.macros(tile))?;
         let shared = tile.shared_bytes();
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function

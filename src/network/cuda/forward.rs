@@ -15,6 +15,7 @@ use crate::network::{Conv, Id, Op};
 use crate::{Error, Result};
 
 mod norms;
+pub(super) use norms::Norm;
 mod pieces;
 
 /// An image of the batch in NHWC.
@@ -38,14 +39,6 @@ pub(super) enum Resampling {
     Same = 0,
     Up = 1,
     Down = 2,
-}
-
-/// A norm whose statistics are known.
-pub(super) struct Norm {
-    pub(super) coefficients: Room,
-    pub(super) moments: Room,
-    pub(super) groups: usize,
-    pub(super) silu: bool,
 }
 
 /// The value of a layer, some of it still to be computed.

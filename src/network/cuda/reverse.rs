@@ -211,6 +211,7 @@ impl Builder<'_> {
         let d = gradient.room;
         let silu = norm.is_some_and(|norm| norm.silu);
         let rooms: Vec<Room> = from.iter().map(|t| t.room).collect();
+        let mut own = None;
         if let Some(norm) = norm {
             let sums = gradient.behind.clone().unwrap_or_else(|| {
                 let sums = self.record.sums(self.images, from[0].size, channels);
@@ -234,18 +235,24 @@ impl Builder<'_> {
                 });
                 sums
             });
-            let grid = [norm.groups, self.images, 1];
-            let launch = Launch::new("coefficients_backward", &self.program.functions.coefficients_backward, grid, 256);
-            let (moments, coefficients) = (norm.moments, norm.coefficients);
-            self.record.kernel(&[sums.room, moments, coefficients], move |places| {
-                launch
-                    .arg(places.at(sums.room))
-                    .arg(sums.rows.get() as i32)
-                    .arg(channels as i32)
-                    .arg(pixels as i32)
-                    .arg(places.at(moments))
-                    .arg(places.at(coefficients))
-            });
+            // A pass that takes the gradient as it is makes p and q of a small image itself.
+            if gradient.behind.is_some() && norm.is_made_by_its_reader(from[0].size, channels) {
+                own = Some(sums);
+            } else {
+                let grid = [norm.groups, self.images, 1];
+                let function = &self.program.functions.coefficients_backward;
+                let launch = Launch::new("coefficients_backward", function, grid, 256);
+                let (moments, coefficients) = (norm.moments, norm.coefficients);
+                self.record.kernel(&[sums.room, moments, coefficients], move |places| {
+                    launch
+                        .arg(places.at(sums.room))
+                        .arg(sums.rows.get() as i32)
+                        .arg(channels as i32)
+                        .arg(pixels as i32)
+                        .arg(places.at(moments))
+                        .arg(places.at(coefficients))
+                });
+            }
         }
         let present: Vec<Option<Room>> = from.iter().map(|t| gradients.get(&t.room).map(|g| g.room)).collect();
         let targets: Vec<Room> = from
@@ -256,20 +263,35 @@ impl Builder<'_> {
         let pitch = |i: usize| from.get(i).map(Tensor::pitch);
         let add = [0, 1].map(|i| present.get(i).copied().flatten().zip(pitch(i)));
         let to = [0, 1].map(|i| targets.get(i).copied().zip(pitch(i)));
-        let (per_block, grid) = self.walk(pixels, channels);
-        let launch = Launch::new("apply_backward", &self.program.functions.apply_backward, grid, 256);
-        let coefficients = norm.map(|norm| norm.coefficients);
+        let (per_block, grid) =
+            if own.is_some() { self.own_walk(pixels, channels) } else { self.walk(pixels, channels) };
+        let functions = &self.program.functions;
         let through = gradient.behind.is_none();
+        let launch = if through {
+            Launch::new("apply_backward_through", &functions.apply_backward_through, grid, 256)
+        } else {
+            Launch::new("apply_backward", &functions.apply_backward, grid, 256)
+        };
+        let coefficients = norm.map(|norm| norm.coefficients);
+        let (moments, groups) = norm.map_or((None, 0), |norm| (Some(norm.moments), norm.groups));
         let mut touched = [&rooms[..], &[d], &targets[..]].concat();
         touched.extend(coefficients);
+        touched.extend(own.iter().map(|sums| sums.room).chain(moments));
         self.record.kernel(&touched, move |places| {
-            launch
+            let launch = launch
                 .arg(Joined::new(places, x, split))
                 .arg(places.at(d))
-                .arg(coefficients.map_or(0u64, |c| places.at(c)))
-                .arg(i32::from(through))
-                .arg(i32::from(silu))
-                .arg(resampling as i32)
+                .arg(coefficients.map_or(0u64, |c| places.at(c)));
+            let launch = if through {
+                launch.arg(i32::from(silu)).arg(resampling as i32)
+            } else {
+                launch
+                    .arg(own.as_ref().map_or(0u64, |sums| places.at(sums.room)))
+                    .arg(own.as_ref().map_or(0i32, |sums| sums.rows.get() as i32))
+                    .arg(moments.map_or(0u64, |m| places.at(m)))
+                    .arg(groups as i32)
+            };
+            launch
                 .arg(height as i32)
                 .arg(width as i32)
                 .arg(channels as i32)

@@ -11,10 +11,13 @@ use crate::Result;
 
 const ELEMENT: &str = include_str!("kernels/element.cuh");
 const EPILOGUE: &str = include_str!("kernels/epilogue.cuh");
-const NORM: &str = include_str!("kernels/norm.cu");
+const NORM: &str = include_str!("kernels/norm.cuh");
+const NORM_SUMS: &str = include_str!("kernels/norm_sums.cu");
+const NORM_APPLY: &str = include_str!("kernels/norm_apply.cu");
 const PLAIN: &str = include_str!("kernels/plain.cu");
 const DIRECT: &str = include_str!("kernels/conv_direct.cu");
-const HOPPER: &str = include_str!("kernels/conv_hopper.cu");
+const HOPPER: [&str; 3] =
+    [include_str!("kernels/hopper.cuh"), include_str!("kernels/store.cuh"), include_str!("kernels/conv_hopper.cu")];
 
 /// Kernels whose shape does not depend on the network.
 pub(super) struct Functions {
@@ -24,6 +27,7 @@ pub(super) struct Functions {
     pub(super) apply: CudaFunction,
     pub(super) sums_backward: CudaFunction,
     pub(super) apply_backward: CudaFunction,
+    pub(super) apply_backward_through: CudaFunction,
     pub(super) linear: CudaFunction,
     pub(super) place: CudaFunction,
     pub(super) vector_silu: CudaFunction,
@@ -37,16 +41,18 @@ pub(super) struct Functions {
 
 impl Functions {
     pub(super) fn new(gpu: &Gpu, precision: Precision) -> Result<Self> {
-        let norm = module(gpu, "network-norm", precision, &[EPILOGUE, NORM])?;
+        let sums = module(gpu, "network-norm-sums", precision, &[EPILOGUE, NORM, NORM_SUMS])?;
+        let norm = module(gpu, "network-norm", precision, &[EPILOGUE, NORM, NORM_APPLY])?;
         let plain = module(gpu, "network-plain", precision, &[EPILOGUE, PLAIN])?;
         let direct = module(gpu, "network-direct", precision, &[EPILOGUE, DIRECT])?;
         Ok(Self {
-            sums: function(&norm, "sums")?,
-            coefficients: function(&norm, "coefficients")?,
-            coefficients_backward: function(&norm, "coefficients_backward")?,
+            sums: function(&sums, "sums")?,
+            coefficients: function(&sums, "coefficients")?,
+            coefficients_backward: function(&sums, "coefficients_backward")?,
             apply: function(&norm, "apply")?,
-            sums_backward: function(&norm, "sums_backward")?,
+            sums_backward: function(&sums, "sums_backward")?,
             apply_backward: function(&norm, "apply_backward")?,
+            apply_backward_through: function(&norm, "apply_backward_through")?,
             linear: function(&plain, "linear")?,
             place: function(&plain, "place")?,
             vector_silu: function(&plain, "vector_silu")?,
@@ -62,14 +68,16 @@ impl Functions {
 
 /// The convolution of `conv_hopper.cu` for one set of macros; `columns` are those of one matrix instruction.
 pub(super) fn hopper(gpu: &Gpu, precision: Precision, columns: usize, macros: &str) -> Result<CudaFunction> {
-    let module =
-        module(gpu, "network-convolution", precision, &[EPILOGUE, macros, &wgmma(precision, columns), HOPPER])?;
+    let [parts, store, kernel] = HOPPER;
+    let text = [macros, EPILOGUE, &wgmma(precision, columns), parts, store, kernel];
+    let module = module(gpu, "network-convolution", precision, &text)?;
     function(&module, "convolve")
 }
 
 /// What a measured choice depends on besides the device: the text of the convolution.
-pub(super) fn hopper_text() -> [&'static str; 3] {
-    [ELEMENT, EPILOGUE, HOPPER]
+pub(super) fn hopper_text() -> [&'static str; 5] {
+    let [parts, store, kernel] = HOPPER;
+    [ELEMENT, EPILOGUE, parts, store, kernel]
 }
 
 fn module(gpu: &Gpu, name: &str, precision: Precision, parts: &[&str]) -> Result<Arc<CudaModule>> {

@@ -1,7 +1,7 @@
 //! The shapes in which Hopper's convolution can be cut up, and which of them to try for one convolution.
 
 use super::Precision;
-use super::conv::Request;
+use super::conv::{INTERLEAVE, Request};
 
 /// One shape of `conv_hopper.cu`: pixels and output channels of a block, and how the sum is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,10 @@ pub(super) struct Tile {
 const SHARED_BYTES: usize = 227 * 1024;
 /// Fewer tiles than this leave groups that take turns without work on the devices there are.
 const TURNS: usize = 64;
+/// Images of so few pixels have too few tiles to fill a device unless their channels are cut finely.
+const FEW_PIXELS: usize = 16 * 16;
 /// More blocks than this need not share sums to fill a device.
 pub(super) const SHARED_TILES: usize = 400;
-const STAGES_A: usize = 2;
 const ROW_BYTES: usize = 128;
 /// Barriers, and room to align the stages.
 const EXTRA_BYTES: usize = 1024 + 1024 + 256;
@@ -55,32 +56,38 @@ impl Tile {
         (self.images * (self.height + 2) * (self.width + 2) * ROW_BYTES).next_multiple_of(1024)
     }
 
-    fn stages_b(&self) -> usize {
-        let kept = if self.alternates() { self.staged() } else { 0 };
-        let room = (SHARED_BYTES / self.blocks - EXTRA_BYTES).saturating_sub(kept);
-        (room.saturating_sub(STAGES_A * self.stage_a()) / (self.channels * ROW_BYTES)).min(8)
+    /// Stages of pixels and of weights. One more of pixels where there is room: the next tile's can then arrive early.
+    fn stages(&self) -> (usize, usize) {
+        let room = (SHARED_BYTES / self.blocks - EXTRA_BYTES).saturating_sub(self.sums_bytes());
+        let weights = |a: usize| (room.saturating_sub(a * self.stage_a()) / (self.channels * ROW_BYTES)).min(8);
+        if self.alternates() && weights(3) >= 6 { (3, weights(3)) } else { (2, weights(2)) }
     }
 
     /// Dynamic shared memory of a block.
     pub(super) fn shared_bytes(&self) -> usize {
-        let stages = STAGES_A * self.stage_a() + self.stages_b() * self.channels * ROW_BYTES;
-        1024 + if self.alternates() { stages + self.staged() } else { stages.max(self.staged()) }
+        let (a, b) = self.stages();
+        let stages = a * self.stage_a() + b * self.channels * ROW_BYTES;
+        // Blocks that do not walk over tiles put their sums where the stages were.
+        let exchange = if self.alternates() { 0 } else { self.images * self.height * self.width * self.channels * 4 };
+        1024 + stages.max(exchange) + self.sums_bytes()
     }
 
-    /// Bytes of the sums on their way out, and of their sums over pixels.
-    fn staged(&self) -> usize {
-        2 * 64 * (self.columns() + 8) * 4 + 2 * 8192
+    /// Bytes of the sums over pixels: pairs, of four warps in two groups.
+    fn sums_bytes(&self) -> usize {
+        2 * 4 * self.columns() * 8
     }
 
-    pub(super) fn macros(&self) -> String {
+    /// `mode` is that of the epilogue.
+    pub(super) fn macros(&self, mode: i32, interleaved: bool) -> String {
         let Self { images, height, width, channels, split, blocks, .. } = self;
+        let (stages_a, stages_b) = self.stages();
+        let interleaved = u8::from(interleaved);
         let groups = if self.alternates() { String::new() } else { format!("#define GROUPS_M {}\n", self.groups_m) };
         let alternate = u8::from(self.alternates());
         format!(
             "{groups}#define ALTERNATE {alternate}\n#define TILE_N {images}\n#define TILE_H {height}\n#define TILE_W {width}\n#define BLOCK_CHANNELS {channels}\n\
-             #define SPLIT {split}\n#define STAGES_A {STAGES_A}\n#define STAGES_B {}\n\
-             #define BLOCKS_PER_SM {blocks}\n",
-            self.stages_b()
+             #define SPLIT {split}\n#define STAGES_A {stages_a}\n#define STAGES_B {stages_b}\n\
+             #define BLOCKS_PER_SM {blocks}\n#define MODE {mode}\n#define INTERLEAVED {interleaved}\n"
         )
     }
 
@@ -101,10 +108,15 @@ impl Tile {
         let (height, width) = request.size;
         let loads: usize = request.segments.iter().map(|s| s.channels.div_ceil(precision.block())).sum();
         let pixels = request.images * height * width;
+        // What one instruction's columns must be a multiple of.
+        let unit = if request.weights.interleaved { INTERLEAVE } else { 8 };
         let mut widths: Vec<usize> = vec![channels.min(256)];
         if channels > 160 {
-            let whole = |c: &usize| channels.is_multiple_of(*c);
+            let whole = |c: &usize| channels.is_multiple_of(*c) && c.is_multiple_of(unit);
             widths = [256, 128].into_iter().filter(whole).collect();
+            if pixels <= FEW_PIXELS && whole(&64) {
+                widths.push(64);
+            }
             if widths.is_empty() {
                 // The largest divisor that one instruction takes.
                 widths = (64..=160).rev().step_by(8).filter(whole).take(1).collect();
@@ -126,7 +138,7 @@ impl Tile {
                     let tile =
                         Self { images, height: tile_height, width: tile_width, channels, groups_m, split, blocks };
                     let columns = tile.columns();
-                    let fits = columns.is_multiple_of(8) && tile.registers() <= 128 / blocks && tile.stages_b() >= 2;
+                    let fits = columns.is_multiple_of(unit) && tile.registers() <= 128 / blocks && tile.stages().1 >= 2;
                     let wide = images > 1 && (height > 8 || width > 8 || request.images < 2);
                     let empty =
                         tile_height >= 2 * height.next_multiple_of(8) || tile_width >= 2 * width.next_multiple_of(8);

@@ -1,9 +1,30 @@
 //! Norms: their statistics, and one pass that applies them with what surrounds them.
 
+use std::rc::Rc;
+
+use super::super::NormLayer;
 use super::super::conv::{Joined, Sums};
 use super::super::launch::Launch;
 use super::super::memory::Room;
-use super::{Builder, Norm, Resampling, Step, Tensor, Value, WALK, joined_parts};
+use super::super::record::Places;
+use super::{Builder, Resampling, Step, Tensor, Value, WALK, joined_parts};
+
+/// A norm, to be applied where its result is first read.
+pub(in crate::network::cuda) struct Norm {
+    pub(in crate::network::cuda) coefficients: Room,
+    pub(in crate::network::cuda) moments: Room,
+    pub(in crate::network::cuda) groups: usize,
+    pub(in crate::network::cuda) silu: bool,
+    /// The sums over pixels of the parts of its image.
+    pub(in crate::network::cuda) sums: Vec<Sums>,
+    /// Channels of the first part, and of all.
+    pub(in crate::network::cuda) channels: (usize, usize),
+    /// Of one image.
+    pub(in crate::network::cuda) pixels: usize,
+    pub(in crate::network::cuda) layer: NormLayer,
+    /// Address of scale and shift, or 0.
+    pub(in crate::network::cuda) scale_shift: u64,
+}
 
 impl Builder<'_> {
     /// Norm, SiLU and resampling in one pass; without any of them, the copy of a join.
@@ -17,20 +38,25 @@ impl Builder<'_> {
         };
         let out = self.tensor(channels, size, false);
         let padded = out.pitch();
-        let function = &self.program.functions.apply;
         let steps = if value.resampling == Resampling::Down { size.0 * size.1 } else { height * width };
-        let (per_block, grid) = self.walk(steps, padded);
+        let own = value.norm.as_ref().filter(|norm| norm.is_made_by_its_reader(from[0].size, padded)).cloned();
+        if let (Some(norm), None) = (&value.norm, &own) {
+            self.coefficients(norm);
+        }
+        let (per_block, grid) = if own.is_some() { self.own_walk(steps, padded) } else { self.walk(steps, padded) };
         let (parts, split) = joined_parts(&from);
         let coefficients = value.norm.as_ref().map(|norm| norm.coefficients);
         let silu = value.norm.as_ref().is_some_and(|norm| norm.silu);
         let (resampling, to) = (value.resampling, out.room);
-        let launch = Launch::new("apply", function, grid, 256);
+        let launch = Launch::new("apply", &self.program.functions.apply, grid, 256);
         let mut touched: Vec<Room> = from.iter().map(|t| t.room).collect();
         touched.extend(coefficients);
+        touched.extend(own.iter().flat_map(|norm| norm.rooms()));
         touched.push(to);
         self.record.kernel(&touched, move |places| {
             launch
                 .arg(Joined::new(places, parts, split))
+                .arg(own.as_ref().map_or(Statistics::default(), |norm| norm.statistics(places)))
                 .arg(coefficients.map_or(0u64, |c| places.at(c)))
                 .arg(i32::from(silu))
                 .arg(resampling as i32)
@@ -60,36 +86,38 @@ impl Builder<'_> {
         (per_block, [steps.div_ceil(per_block), self.images, slices])
     }
 
+    /// As `walk`, in blocks of `OWN` channels that begin with the coefficients of their norm: fewer, so that less is done twice.
+    pub(in crate::network::cuda) fn own_walk(&self, steps: usize, channels: usize) -> (usize, [usize; 3]) {
+        let (rows, slices) = (256 / (OWN / 8), channels / OWN);
+        let wanted = 2 * self.program.gpu.multiprocessors();
+        let walk = (steps * self.images * slices / (rows * wanted)).clamp(1, WALK);
+        let per_block = rows * walk;
+        (per_block, [steps.div_ceil(per_block), self.images, slices])
+    }
+
     pub(super) fn norm(&mut self, at: usize, parts: &[Tensor], groups: usize, silu: bool) -> Norm {
         let program = self.program;
         let channels: usize = parts.iter().map(|t| t.channels).sum();
-        let pixels = parts[0].size.0 * parts[0].size.1;
         let sums: Vec<Sums> = parts.iter().map(|part| part.sums.clone().unwrap_or_else(|| self.sums(part))).collect();
-        let coefficients = self.record.room(self.images * channels * 16);
-        let moments = self.record.room(self.images * groups * 8);
-        let layer = program.norm_layer(at);
-        let scale_shift = program.graph.nodes()[at].inputs.get(1).map_or(0, |id| program.vectors().address(id.0));
-        let launch = Launch::new("coefficients", &program.functions.coefficients, [groups, self.images, 1], 256);
-        let mut touched: Vec<Room> = sums.iter().map(|s| s.room).collect();
-        touched.extend([coefficients, moments]);
-        let first_channels = parts[0].channels;
-        self.record.kernel(&touched, move |places| {
-            launch
-                .arg(places.at(sums[0].room))
-                .arg(sums[0].rows.get() as i32)
-                .arg(first_channels as i32)
-                .arg(sums.get(1).map_or(0u64, |s| places.at(s.room)))
-                .arg(sums.get(1).map_or(0i32, |s| s.rows.get() as i32))
-                .arg(channels as i32)
-                .arg(pixels as i32)
-                .arg(layer.eps)
-                .arg(layer.weight)
-                .arg(layer.bias)
-                .arg(scale_shift)
-                .arg(places.at(coefficients))
-                .arg(places.at(moments))
-        });
-        Norm { coefficients, moments, groups, silu }
+        Norm {
+            coefficients: self.record.room(self.images * channels * 16),
+            moments: self.record.room(self.images * groups * 8),
+            groups,
+            silu,
+            sums,
+            channels: (parts[0].channels, channels),
+            pixels: parts[0].size.0 * parts[0].size.1,
+            layer: program.norm_layer(at),
+            scale_shift: program.graph.nodes()[at].inputs.get(1).map_or(0, |id| program.vectors().address(id.0)),
+        }
+    }
+
+    /// Makes the coefficients of a norm, in a kernel of their own.
+    fn coefficients(&mut self, norm: &Rc<Norm>) {
+        let grid = [norm.groups, self.images, 1];
+        let launch = Launch::new("coefficients", &self.program.functions.coefficients, grid, 256);
+        let norm = norm.clone();
+        self.record.kernel(&norm.rooms(), move |places| launch.arg(norm.statistics(places)));
     }
 
     /// The sums over pixels of an image whose maker did not leave them.
@@ -118,5 +146,69 @@ impl Builder<'_> {
         let per_block = per_block.max(64);
         grid[0] = pixels.div_ceil(per_block);
         (per_block, grid)
+    }
+}
+
+/// Channels of a block that makes its coefficients itself; `OWN` of `norm_apply.cu`.
+const OWN: usize = 64;
+/// Up to this many pixels an image has few rows of sums.
+const OWN_PIXELS: usize = 64 * 64;
+
+/// `Statistics` of `norm.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Statistics {
+    first: u64,
+    second: u64,
+    first_rows: i32,
+    second_rows: i32,
+    first_channels: i32,
+    channels: i32,
+    groups: i32,
+    pixels: i32,
+    eps: f32,
+    weight: u64,
+    bias: u64,
+    scale_shift: u64,
+    out: u64,
+    moments: u64,
+}
+
+impl Norm {
+    /// Whether the kernel that applies the norm, or its transpose, makes the coefficients too.
+    pub(in crate::network::cuda) fn is_made_by_its_reader(&self, size: (usize, usize), channels: usize) -> bool {
+        let width = self.channels.1 / self.groups;
+        size.0 * size.1 <= OWN_PIXELS
+            && channels == self.channels.1
+            && channels.is_multiple_of(OWN)
+            && width >= 2
+            && OWN.is_multiple_of(width)
+    }
+
+    /// What making the coefficients touches.
+    fn rooms(&self) -> Vec<Room> {
+        self.sums.iter().map(|sums| sums.room).chain([self.coefficients, self.moments]).collect()
+    }
+
+    fn statistics(&self, places: &Places) -> Statistics {
+        let sums = |i: usize| self.sums.get(i).map_or((0, 0), |s| (places.at(s.room), s.rows.get() as i32));
+        let ((first, first_rows), (second, second_rows)) = (sums(0), sums(1));
+        let NormLayer { weight, bias, eps } = self.layer;
+        Statistics {
+            first,
+            second,
+            first_rows,
+            second_rows,
+            first_channels: self.channels.0 as i32,
+            channels: self.channels.1 as i32,
+            groups: self.groups as i32,
+            pixels: self.pixels as i32,
+            eps,
+            weight,
+            bias,
+            scale_shift: self.scale_shift,
+            out: places.at(self.coefficients),
+            moments: places.at(self.moments),
+        }
     }
 }

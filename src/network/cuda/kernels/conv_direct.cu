@@ -22,7 +22,7 @@ struct Convolution {
 };
 
 extern "C" __global__ void __launch_bounds__(256) convolve(Images in, int in_height, int in_width, const element* weights,
-                                                           int depth, Convolution p) {
+                                                           int depth, int interleaved, Convolution p) {
     after_predecessor();
     __shared__ float pixels[DEPTH][64 + 4], filters[DEPTH][64 + 8];
     int count = p.height * p.width, tiles = (count + 63) / 64;
@@ -61,7 +61,9 @@ extern "C" __global__ void __launch_bounds__(256) convolve(Images in, int in_hei
                     float v[8];
 #pragma unroll
                     for (int k = 0; k < 8; k++) v[k] = 0.f;
-                    if (channel0 + r < p.channels) load8(weights + (size_t)(channel0 + r) * depth + k0 + c0 + c, v);
+                    // Row 8j + 2q + e of 32 holds channel 8q + 2j + e.
+                    int line = interleaved ? r / 32 * 32 + r % 8 / 2 * 8 + r % 32 / 8 * 2 + r % 2 : r;
+                    if (channel0 + r < p.channels) load8(weights + (size_t)(channel0 + line) * depth + k0 + c0 + c, v);
 #pragma unroll
                     for (int k = 0; k < 8; k++) filters[c + k][r] = v[k];
                 }
@@ -86,10 +88,10 @@ extern "C" __global__ void __launch_bounds__(256) convolve(Images in, int in_hei
     for (int i = 0; i < 2; i++) {
         int pixel = pixel0 + row + 32 * i;
         if (pixel >= count || channel >= p.channels) continue;
-        Channels fixed = channels_of(p.epilogue, image, channel, p.channels);
+        Channels<8> fixed = channels_of<8>(p.epilogue, image, channel, p.channels);
         int y = pixel / p.width, x = pixel % p.width;
-        Raw8 read = read8(p.epilogue, image, y, x, p.height, p.width, channel);
-        finish8(p.epilogue, fixed, read, image, y, x, p.height, p.width, channel, sums[i], sum, sum2);
+        Raw<8> before = read<8>(p.epilogue, image, y, x, p.height, p.width, channel);
+        finish<8>(p.epilogue, fixed, before, (u32)image * count + pixel, channel, sums[i], sum, sum2);
     }
     if (!p.epilogue.partials) return;
     __shared__ float2 shared[32][64];

@@ -13,117 +13,8 @@
 // or with ALTERNATE each has a tile of its own and one block per multiprocessor walks over the tiles: while one group stores, the
 // other multiplies. One more warp copies.
 //
-// Macros: TILE_N, TILE_H, TILE_W, BLOCK_CHANNELS, GROUPS_M, ALTERNATE, SPLIT, STAGES_A, STAGES_B, BLOCKS_PER_SM; `wgmma` (64 rows,
-// GROUP_CHANNELS columns) is generated beside this file.
-
-#define ROW_BYTES 128
-#define CHANNELS_PER_ROW (ROW_BYTES * 8 / ELEMENT_BITS)
-#define PATCHES (TILE_N * (TILE_H / 8) * (TILE_W / 8))
-#if ALTERNATE
-#define GROUPS_M 1
-#define GROUPS_N 1
-#else
-#define GROUPS_N (2 / GROUPS_M)
-#endif
-#define PATCHES_PER_GROUP (PATCHES / GROUPS_M)
-// Warps that say when a stage may be overwritten.
-#define READERS (ALTERNATE ? 4 : 8)
-// With ALTERNATE the copying warp has a group to itself, because registers move between groups.
-#define THREADS (ALTERNATE ? 384 : 288)
-#define STAGE_A (((TILE_N * (TILE_H + 2) * (TILE_W + 2) * ROW_BYTES) + 1023) / 1024 * 1024)
-#define STAGE_B (BLOCK_CHANNELS * ROW_BYTES)
-#define STAGED_PITCH (GROUP_CHANNELS + 8)
-#define VECTORS (GROUP_CHANNELS / 8)
-#define ROWS_PER_PASS (128 / VECTORS)
-// Rows of a patch that a block of the cluster stores, and how many of them a thread reads for at once.
-#define SHARE (64 / SPLIT)
-#define TOGETHER (SHARE / ROWS_PER_PASS >= 4 && ELEMENT_BITS == 16 ? 4 : SHARE / ROWS_PER_PASS >= 2 ? 2 : 1)
-
-struct alignas(64) TensorMap {
-    char opaque[128];
-};
-struct Maps {
-    TensorMap images[3];
-    TensorMap weights;
-};
-struct Segment {
-    int loads;     // channel blocks times `separate`
-    int taps;      // per load: 9 for a 3x3 filter on a shared rim, else 1
-    int separate;  // 9 or 36 where every tap of a 3x3 or 6x6 filter is a load of its own, else 1
-};
-struct Convolution {
-    Segment segments[3];
-    int stride, padding;
-    int images, height, width;  // of the output
-    int channels;               // of the output
-    int tiles_x, tiles_y;
-    Epilogue epilogue;
-};
-
-// The pixels and output channels of a tile.
-struct Place {
-    int tile, image, x, y, channel;
-};
-__device__ __forceinline__ Place place_of(const Convolution& p, int across, int down) {
-    int tiles = p.tiles_x * p.tiles_y, tile = down % tiles;
-    return {tile, down / tiles * TILE_N, tile % p.tiles_x * TILE_W, tile / p.tiles_x * TILE_H, across * BLOCK_CHANNELS};
-}
-
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void barrier_init(u32 b, u32 count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(b), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_expect(u32 b, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(b), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 b) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(b) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 b, u32 phase) {
-    asm volatile(
-        "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra "
-        "again;\nover:\n}" ::"r"(b),
-        "r"(phase)
-        : "memory");
-}
-__device__ __forceinline__ void load_image(u32 to, const TensorMap* map, u32 barrier, int c, int x, int y, int n) {
-    asm volatile(
-        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-        "[%2];" ::"r"(to),
-        "l"(map), "r"(barrier), "r"(c), "r"(x), "r"(y), "r"(n)
-        : "memory");
-}
-__device__ __forceinline__ void load_weights(u32 to, const TensorMap* map, u32 barrier, int k, int n) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::
-            "r"(to),
-        "l"(map), "r"(barrier), "r"(k), "r"(n)
-        : "memory");
-}
-// Rows of 128 bytes with the 128-byte swizzle; groups of eight rows are `stride` bytes apart.
-__device__ __forceinline__ u64 descriptor(u32 address, u32 stride) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(stride >> 4) << 32 | (u64)1 << 62;
-}
-__device__ __forceinline__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 2) : "memory"); }
-#if SPLIT > 1
-__device__ __forceinline__ u32 cluster_rank() {
-    u32 r;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-    return r;
-}
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-__device__ __forceinline__ float4 load_remote(u32 address, u32 rank) {
-    float4 v;
-    u32 there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there));
-    return v;
-}
-#endif
+// Macros: TILE_N, TILE_H, TILE_W, BLOCK_CHANNELS, GROUPS_M, ALTERNATE, SPLIT, STAGES_A, STAGES_B, BLOCKS_PER_SM, INTERLEAVED, MODE;
+// `wgmma` (64 rows, GROUP_CHANNELS columns) is generated beside this file; `store.cuh` is what happens to the sums.
 
 extern "C" __global__ void
 #if SPLIT > 1
@@ -225,9 +116,10 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
     }
     float sums[PATCHES_PER_GROUP][GROUP_CHANNELS / 2];
     int group = warp / 4;
+    float2* room = (float2*)(shared + ROOM);
+    if (warp < 8) wait_for_predecessor();
 #if ALTERNATE
     const int group_m = 0, group_n = 0;
-    float* room = (float*)(shared + STAGES_A * STAGE_A + STAGES_B * STAGE_B);
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     for (int turn = group, item = blockIdx.x + group * gridDim.x; item < items; turn += 2, item += 2 * gridDim.x) {
         place = place_of(p, item % across, item / across);
@@ -236,7 +128,6 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
         int stage_b = turn * (k1 - k0) % STAGES_B, phase_b = turn * (k1 - k0) / STAGES_B % 2;
 #else
     int group_m = group % GROUPS_M, group_n = group / GROUPS_M;
-    float* room = (float*)shared;
     {
         place = place_of(p, blockIdx.x, blockIdx.y);
         int stage_a = 0, phase_a = 0, stage_b = 0, phase_b = 0;
@@ -294,111 +185,59 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
 #if ALTERNATE
         asm volatile("bar.arrive %0, 256;" ::"r"(4 + (turn + 1) % 2) : "memory");
 #endif
+#if ALTERNATE
+        Mine mine = mine_of(p, place, group_m, group_n);
+        Raw<VECTOR> reads[PIXELS];
+        start_reads(p, mine, 0, reads, rank);
+#endif
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #if ALTERNATE
         if (leader) {
             if (last_b >= 0) barrier_arrive(empty_b + 8 * last_b);
             if (last_a >= 0) barrier_arrive(empty_a + 8 * last_a);
         }
+        store(p, mine, group, reads, room + group * 4 * GROUP_CHANNELS, rank, [&](int pixel, int block, float* v) {
+            take(sums, pixel, block, v);
+        });
 #endif
     }
-
-    wait_for_predecessor();
 #if !ALTERNATE
-    // All copies have arrived and all products are done: the stages become room for the sums, in float.
+    // All copies have arrived and, once all threads are here, all products are done: the stages become room for the sums, every
+    // thread's in its own place. Registers would not hold them beside what finishing needs.
     __syncthreads();
-#endif
-    float* staged = room + (size_t)group * 64 * STAGED_PITCH;
-    float* reduced = room + (size_t)2 * 64 * STAGED_PITCH + group * 128 * 16;
-    int thread = threadIdx.x % 128, lane = threadIdx.x % 32;
-    int vector = thread % VECTORS, row = thread / VECTORS;
-    int channel = place.channel + group_n * GROUP_CHANNELS + vector * 8;
-    float sum[8], sum2[8];
+    float* exchange = (float*)shared + threadIdx.x * VECTOR;
+    Mine mine = mine_of(p, place, group_m, group_n);
+    Raw<VECTOR> reads[PIXELS];
+    if (warp < 8) {
 #pragma unroll
-    for (int k = 0; k < 8; k++) sum[k] = sum2[k] = 0.f;
+        for (int block = 0; block < BLOCKS; block++)
 #pragma unroll
-    for (int i = 0; i < PATCHES_PER_GROUP; i++) {
-        int patch = group_m * PATCHES_PER_GROUP + i;
-        int px = patch % (TILE_W / 8), py = patch / (TILE_W / 8) % (TILE_H / 8);
-        int image = place.image + patch / ((TILE_W / 8) * (TILE_H / 8));
-        if (warp < 8) {
-            int r = warp % 4 * 16 + lane / 4;
-#pragma unroll
-            for (int j = 0; j < VECTORS; j++) {
-                float* to = staged + r * STAGED_PITCH + j * 8 + lane % 4 * 2;
-                *(float2*)to = make_float2(sums[i][4 * j], sums[i][4 * j + 1]);
-                *(float2*)(to + 8 * STAGED_PITCH) = make_float2(sums[i][4 * j + 2], sums[i][4 * j + 3]);
+            for (int pixel = 0; pixel < PIXELS; pixel++) {
+                float v[VECTOR];
+                take(sums, pixel, block, v);
+                store_values<VECTOR>(exchange + (block * PIXELS + pixel) * 256 * VECTOR, v);
             }
-        }
-#if SPLIT > 1
-        cluster_sync();
-#else
-        if (warp < 8) group_sync(group);
-#endif
-        if (warp < 8 && row < ROWS_PER_PASS && channel < p.channels && image < p.images) {
-            Channels fixed = channels_of(p.epilogue, image, channel, p.channels);
-            for (int first = row; first < SHARE; first += TOGETHER * ROWS_PER_PASS) {
-                Raw8 reads[TOGETHER];
-#pragma unroll
-                for (int i = 0; i < TOGETHER; i++) {
-                    int r = rank * SHARE + first + i * ROWS_PER_PASS;
-                    int y = place.y + py * 8 + r / 8, x = place.x + px * 8 + r % 8;
-                    if (first + i * ROWS_PER_PASS < SHARE && y < p.height && x < p.width)
-                        reads[i] = read8(p.epilogue, image, y, x, p.height, p.width, channel);
-                }
-#pragma unroll
-                for (int i = 0; i < TOGETHER; i++) {
-                    int r = rank * SHARE + first + i * ROWS_PER_PASS;
-                    int y = place.y + py * 8 + r / 8, x = place.x + px * 8 + r % 8;
-                    if (first + i * ROWS_PER_PASS >= SHARE || y >= p.height || x >= p.width) continue;
-                    float v[8];
-#if SPLIT > 1
-                    u32 from = shared_address(staged + r * STAGED_PITCH + vector * 8);
-#pragma unroll
-                    for (int k = 0; k < 8; k++) v[k] = 0.f;
-#pragma unroll
-                    for (int other = 0; other < SPLIT; other++) {
-                        float4 a = load_remote(from, other), b = load_remote(from + 16, other);
-                        v[0] += a.x, v[1] += a.y, v[2] += a.z, v[3] += a.w, v[4] += b.x, v[5] += b.y, v[6] += b.z, v[7] += b.w;
-                    }
-#else
-                    load8(staged + r * STAGED_PITCH + vector * 8, v);
-#endif
-                    finish8(p.epilogue, fixed, reads[i], image, y, x, p.height, p.width, channel, v, sum, sum2);
-                }
-            }
-        }
-        bool flush = TILE_N > 1 || i == PATCHES_PER_GROUP - 1;
-        if (p.epilogue.partials && flush) {
-            if (warp < 8) {
-                if (row < ROWS_PER_PASS) {
-#pragma unroll
-                    for (int k = 0; k < 8; k++) {
-                        float2* to = (float2*)reduced + row * GROUP_CHANNELS + vector * 8 + k;
-                        *to = make_float2(sum[k], sum2[k]);
-                        sum[k] = sum2[k] = 0.f;
-                    }
-                }
-                group_sync(group);
-                int rows = TILE_N > 1 ? place.tile * SPLIT + rank : (place.tile * GROUPS_M + group_m) * SPLIT + rank;
-                for (int c = thread; c < GROUP_CHANNELS; c += 128) {
-                    int to = place.channel + group_n * GROUP_CHANNELS + c;
-                    if (to >= p.channels || image >= p.images) continue;
-                    float a = 0.f, b = 0.f;
-                    for (int r = 0; r < ROWS_PER_PASS; r++) {
-                        float2 v = ((float2*)reduced)[r * GROUP_CHANNELS + c];
-                        a += v.x, b += v.y;
-                    }
-                    size_t index = ((size_t)image * p.epilogue.partial_rows + rows) * p.channels + to;
-                    ((float2*)p.epilogue.partials)[index] = make_float2(a, b);
-                }
-            }
-        }
-#if SPLIT > 1
-        cluster_sync();
-#else
-        if (warp < 8) group_sync(group);
-#endif
+        start_reads(p, mine, 0, reads, rank);
     }
+#if SPLIT > 1
+    cluster_sync();
+#endif
+    if (warp < 8)
+        store(p, mine, group, reads, room + group * 4 * GROUP_CHANNELS, rank, [&](int pixel, int block, float* v) {
+            float* from = exchange + (block * PIXELS + pixel) * 256 * VECTOR;
+#if SPLIT > 1
+#pragma unroll
+            for (int k = 0; k < VECTOR; k++) v[k] = 0.f;
+#pragma unroll
+            for (int other = 0; other < SPLIT; other++) add_remote<VECTOR>(v, shared_address(from), other);
+#else
+#pragma unroll
+            for (int k = 0; k < VECTOR; k += 2) *(float2*)(v + k) = *(float2*)(from + k);
+#endif
+        });
+#if SPLIT > 1
+    cluster_sync();
+#endif
+#endif
     }
 }

@@ -46,27 +46,60 @@ __device__ __forceinline__ void store8(element* p, const float* f) {
                             pack_halves(f[6], f[7]));
 }
 #endif
-// Eight values as they lie in memory: loads can be under way while others are computed with.
-struct Raw8 {
-    uint4 words[ELEMENT_BITS / 16];
+// N values as they lie in memory: loads can be under way while others are computed with.
+template <int N>
+struct Raw {
+    u32 words[N * ELEMENT_BITS / 32];
 };
-__device__ __forceinline__ Raw8 load_raw(const element* p) {
-    Raw8 r;
+template <int N>
+__device__ __forceinline__ Raw<N> load_raw(const element* p) {
+    constexpr int words = N * ELEMENT_BITS / 32;
+    Raw<N> r;
+    if constexpr (words == 1) {
+        r.words[0] = *(const u32*)p;
+    } else if constexpr (words == 2) {
+        uint2 v = *(const uint2*)p;
+        r.words[0] = v.x, r.words[1] = v.y;
+    } else {
 #pragma unroll
-    for (int i = 0; i < ELEMENT_BITS / 16; i++) r.words[i] = ((const uint4*)p)[i];
+        for (int i = 0; i < words / 4; i++) {
+            uint4 v = ((const uint4*)p)[i];
+            r.words[4 * i] = v.x, r.words[4 * i + 1] = v.y, r.words[4 * i + 2] = v.z, r.words[4 * i + 3] = v.w;
+        }
+    }
     return r;
 }
-__device__ __forceinline__ void unpack(const Raw8& r, float* f) {
+template <int N>
+__device__ __forceinline__ void unpack(const Raw<N>& r, float* f) {
 #pragma unroll
-    for (int i = 0; i < ELEMENT_BITS / 16; i++) {
-        u32 w[4] = {r.words[i].x, r.words[i].y, r.words[i].z, r.words[i].w};
-#pragma unroll
-        for (int k = 0; k < 4; k++)
+    for (int i = 0; i < N * ELEMENT_BITS / 32; i++)
 #if ELEMENT_BITS == 16
-            f[2 * k] = low_half(w[k]), f[2 * k + 1] = high_half(w[k]);
+        f[2 * i] = low_half(r.words[i]), f[2 * i + 1] = high_half(r.words[i]);
 #else
-            f[4 * i + k] = __uint_as_float(w[k]);
+        f[i] = __uint_as_float(r.words[i]);
 #endif
+}
+template <int N, typename T>
+__device__ __forceinline__ void store_values(T* p, const float* f) {
+    if constexpr (N == 8) {
+        store8(p, f);
+    } else {
+        static_assert(N == 2);
+        if constexpr (sizeof(T) == 4) {
+            *(float2*)p = make_float2(f[0], f[1]);
+        } else {
+            *(u32*)p = pack_halves(f[0], f[1]);
+        }
+    }
+}
+template <int N>
+__device__ __forceinline__ void load_floats(const float* p, float* f) {
+    if constexpr (N == 8) {
+        load8(p, f);
+    } else {
+        static_assert(N == 2);
+        float2 v = *(const float2*)p;
+        f[0] = v.x, f[1] = v.y;
     }
 }
 // Eight values that a tensor core reads next.
@@ -91,10 +124,19 @@ __device__ __forceinline__ float sigmoid(float v) {
 #endif
 }
 __device__ __forceinline__ float silu(float v) { return v * sigmoid(v); }
-__device__ __forceinline__ float silu_slope(float v) {
-    float s = sigmoid(v);
-    return s * (1.f + v * (1.f - s));
+// The slope of SiLU at 2h: s (1 + 2h (1 - s)), s = sigmoid(2h).
+__device__ __forceinline__ float silu_slope_at_twice(float h) {
+#if ELEMENT_BITS == 16 && !EXACT
+    // s = (1 + t) / 2, t = tanh(h), so that 2h (1 - s) = h - h t.
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(h));
+    return (0.5f + 0.5f * t) * ((1.f + h) - h * t);
+#else
+    float s = sigmoid(2.f * h);
+    return s * (1.f + 2.f * h * (1.f - s));
+#endif
 }
+__device__ __forceinline__ float silu_slope(float v) { return silu_slope_at_twice(0.5f * v); }
 
 // A kernel may start before the one it follows has ended (programmatic dependent launch). What it does before this line must not
 // touch anything that one writes.

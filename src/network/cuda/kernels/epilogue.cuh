@@ -8,20 +8,20 @@ struct Joined {
     int first_pitch, second_pitch, split;
 };
 
-__device__ __forceinline__ const element* at(const Joined& j, size_t pixel, int channel) {
-    return channel < j.split ? j.first + pixel * j.first_pitch + channel
-                             : j.second + pixel * j.second_pitch + (channel - j.split);
+__device__ __forceinline__ const element* at(const Joined& j, u32 pixel, int channel) {
+    return channel < j.split ? j.first + (size_t)pixel * (u32)j.first_pitch + channel
+                             : j.second + (size_t)pixel * (u32)j.second_pitch + (channel - j.split);
 }
 
 enum Mode { PLAIN = 0, THROUGH_SILU = 1, THROUGH_NORM = 2 };
 
 struct Epilogue {
-    const float* bias;        // [channels], or null
-    const float* vector;      // [channels], or null
+    const float* bias;        // [channels], or null; only where the mode is PLAIN
+    const float* vector;      // [channels], or null; only where the mode is PLAIN
     const element* residual;  // added; or null
     int residual_pitch;
     int residual_half;  // the residual has half the height and width
-    float scale;        // of the sum with the residual
+    float scale;        // of the sum with the residual and the bias; only where the mode is PLAIN
     int mode;
     Joined x;                    // the norm's input, where the mode needs it
     const float4* coefficients;  // [image][channels] of the norm: (a, b, p, q)
@@ -32,54 +32,74 @@ struct Epilogue {
     int partial_rows;
 };
 
-// What a thread needs for its eight channels of every pixel of an image.
+// A kernel compiled for one mode need not ask for it.
+#ifdef MODE
+#define MODE_OF(e) MODE
+#else
+#define MODE_OF(e) (e).mode
+#endif
+
+// What a thread needs for its N channels of every pixel of an image.
+template <int N>
 struct Channels {
-    float bias[8];
-    float2 ab[8];
+    float bias[N];   // times the scale; where the mode is PLAIN
+    float2 half[N];  // (a / 2, b / 2) of the norm; where it is THROUGH_SILU
 };
-__device__ __forceinline__ Channels channels_of(const Epilogue& e, int image, int channel, int channels) {
-    Channels c;
+template <int N>
+__device__ __forceinline__ Channels<N> channels_of(const Epilogue& e, int image, int channel, int channels) {
+    Channels<N> c;
+    if (MODE_OF(e) == PLAIN) {
+        float bias[N], vector[N];
 #pragma unroll
-    for (int k = 0; k < 8; k++) {
-        c.bias[k] = (e.bias ? e.bias[channel + k] : 0.f) + (e.vector ? e.vector[channel + k] : 0.f);
-        c.ab[k] = e.mode != PLAIN ? *(const float2*)(e.coefficients + (size_t)image * channels + channel + k) : make_float2(0.f, 0.f);
+        for (int k = 0; k < N; k++) bias[k] = vector[k] = 0.f;
+        if (e.bias) load_floats<N>(e.bias + channel, bias);
+        if (e.vector) load_floats<N>(e.vector + channel, vector);
+#pragma unroll
+        for (int k = 0; k < N; k++) c.bias[k] = (bias[k] + vector[k]) * e.scale;
     }
+    if (MODE_OF(e) == THROUGH_SILU)
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float2 ab = *(const float2*)(e.coefficients + (size_t)image * channels + channel + k);
+            c.half[k] = make_float2(0.5f * ab.x, 0.5f * ab.y);
+        }
     return c;
 }
 
 // What is read for one pixel: the residual, or the norm's input; no convolution needs both. A thread starts the reads of several
 // pixels before it uses the first.
-__device__ __forceinline__ Raw8 read8(const Epilogue& e, int image, int y, int x, int height, int width, int channel) {
-    size_t pixel = ((size_t)image * height + y) * width + x;
-    if (e.mode != PLAIN) return load_raw(at(e.x, pixel, channel));
-    if (e.residual_half) pixel = ((size_t)image * (height / 2) + y / 2) * (width / 2) + x / 2;
-    return e.residual ? load_raw(e.residual + pixel * e.residual_pitch + channel) : Raw8();
+template <int N>
+__device__ __forceinline__ Raw<N> read(const Epilogue& e, int image, int y, int x, int height, int width, int channel) {
+    u32 pixel = ((u32)image * height + y) * width + x;
+    if (MODE_OF(e) != PLAIN) return load_raw<N>(at(e.x, pixel, channel));
+    if (!e.residual) return Raw<N>();
+    if (e.residual_half) pixel = ((u32)image * (height / 2) + y / 2) * (width / 2) + x / 2;
+    return load_raw<N>(e.residual + (size_t)pixel * (u32)e.residual_pitch + channel);
 }
 
-// Eight channels of one pixel: from the sums `v` to what is stored; adds to the statistics.
-__device__ __forceinline__ void finish8(const Epilogue& e, const Channels& c, const Raw8& read, int image, int y, int x, int height,
-                                        int width, int channel, float* v, float* sum, float* sum2) {
-    size_t pixel = ((size_t)image * height + y) * width + x;
-#pragma unroll
-    for (int k = 0; k < 8; k++) v[k] += c.bias[k];
-    float other[8];
+// N channels of one pixel: from the sums `v` to what is stored; adds to the statistics.
+template <int N>
+__device__ __forceinline__ void finish(const Epilogue& e, const Channels<N>& c, const Raw<N>& read, u32 pixel, int channel,
+                                       float* v, float* sum, float* sum2) {
+    float other[N];
     unpack(read, other);
-    if (e.mode == PLAIN) {
+    if (MODE_OF(e) == PLAIN) {
 #pragma unroll
-        for (int k = 0; k < 8; k++) {
-            v[k] = (v[k] + other[k]) * e.scale;
+        for (int k = 0; k < N; k++) {
+            v[k] = (v[k] + other[k]) * e.scale + c.bias[k];
             sum[k] += v[k], sum2[k] += v[k] * v[k];
         }
     } else {
 #pragma unroll
-        for (int k = 0; k < 8; k++) {
-            if (e.mode == THROUGH_SILU) v[k] *= silu_slope(c.ab[k].x * other[k] + c.ab[k].y);
+        for (int k = 0; k < N; k++) {
+            if (MODE_OF(e) == THROUGH_SILU) v[k] *= silu_slope_at_twice(c.half[k].x * other[k] + c.half[k].y);
             sum[k] += v[k], sum2[k] += v[k] * other[k];
         }
     }
+    size_t to = (size_t)pixel * (u32)e.out_pitch + channel;
     if (e.out_is_float) {
-        store8((float*)e.out + pixel * e.out_pitch + channel, v);
+        store_values<N>((float*)e.out + to, v);
     } else {
-        store8((element*)e.out + pixel * e.out_pitch + channel, v);
+        store_values<N>((element*)e.out + to, v);
     }
 }
