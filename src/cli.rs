@@ -23,6 +23,8 @@ mod reconstruct;
 mod sample;
 mod simulate;
 mod target;
+mod tune;
+mod validate;
 mod volume;
 
 /// Parses, runs, prints the error once and turns it into an exit code.
@@ -49,6 +51,8 @@ fn run(cli: &args::Cli) -> anyhow::Result<()> {
         Some(args::Command::Edit(args)) => edit::run(args),
         Some(args::Command::Metrics(args)) => compare::run(args),
         Some(args::Command::Simulate(args)) => simulate::run(args),
+        Some(args::Command::Validate(args)) => validate::run(args),
+        Some(args::Command::Tune(args)) => tune::run(args),
     }
 }
 

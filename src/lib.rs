@@ -43,6 +43,8 @@ pub mod samplers;
 pub mod scale;
 pub mod schedule;
 pub mod step;
+pub mod tune;
+pub mod validation;
 
 pub use error::{Error, Result};
 pub use operators;

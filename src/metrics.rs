@@ -20,12 +20,14 @@ mod json;
 mod lpips;
 mod nmse;
 mod psnr;
+mod ranks;
 mod ssim;
 
 pub use calibration::{Calibration, FOREGROUND_FRACTION, LEVELS, calibration};
 pub use lpips::Lpips;
 pub use nmse::nmse;
 pub use psnr::psnr;
+pub use ranks::{RankCoverage, RankInterval, mean_and_std, rank_coverage};
 pub use ssim::ssim;
 
 /// Which definition of PSNR and SSIM: the data range and the window.

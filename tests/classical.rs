@@ -134,6 +134,9 @@ fn no_other_image_has_a_smaller_tv_objective() {
         let context = Context::new(if example.starts_with("gray") { 3 } else { 1 }, 16, 24);
         let operator =
             operators::build(&example.parse().unwrap(), &context).unwrap_or_else(|e| panic!("{example}: {e}"));
+        if !operator.is_linear() {
+            continue;
+        }
         let truth = match operator.domain().shape()[0] {
             3 => Array::concat(&vec![phantom(16, 24); 3]).unwrap().reshape(&[1, 3, 16, 24]).unwrap(),
             _ => phantom(16, 24),

@@ -8,6 +8,7 @@ mod cli {
     mod generation;
     mod inputs;
     mod outputs;
+    mod proof;
     mod results;
     mod resume;
     mod scene;

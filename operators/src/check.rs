@@ -65,7 +65,8 @@ pub type CheckResult = std::result::Result<Outcome, CheckError>;
 
 /// Every check that applies: to a linear operator all but [`vjp_test`]'s finite differences; the dense ones where images and
 /// measurements have at most [`DENSE_LIMIT`] real degrees of freedom; [`spectral_test`] where a decomposition is known. To a
-/// non-linear operator [`shape_test`], [`vjp_test`], [`batch_test`] and [`support_test`].
+/// non-linear operator [`shape_test`], [`vjp_test`], [`batch_test`], [`support_test`] and, where it knows a constant,
+/// [`lipschitz_test`].
 ///
 /// # Errors
 /// The first check that fails, or the first error of the operator.
@@ -78,6 +79,8 @@ pub fn all(a: &dyn ForwardOperator) -> std::result::Result<Vec<Outcome>, CheckEr
         }
         outcomes.extend([pseudo_inverse_test(a)?, solve_normal_test(a)?, projection_test(a)?]);
         outcomes.extend(spectral_test(a)?);
+    } else if a.norm().is_ok() {
+        outcomes.push(lipschitz_test(a)?);
     }
     Ok(outcomes)
 }
@@ -100,6 +103,13 @@ pub fn shape_test(a: &dyn ForwardOperator) -> CheckResult {
         expect(a.adjoint(&random(&other_shape(a.range()), 1, 1)?).is_err(), "adjoint takes another shape");
         expect(a.adjoint(&random(&other_type(a.range()), 1, 1)?).is_err(), "adjoint takes another element type");
         expect(a.solve_normal(&x, 0.0).is_err(), "solve_normal takes lambda = 0");
+    } else {
+        expect(a.vjp(&x, &random(&other_shape(a.range()), 1, 2)?).is_err(), "vjp takes another shape");
+        // What a method that needs a linear operator would ask for.
+        expect(a.adjoint(&y).is_err(), "a non-linear operator has an adjoint");
+        expect(a.pseudo_inverse(&y).is_err(), "a non-linear operator has a pseudo-inverse");
+        expect(a.project(&x, &y).is_err(), "a non-linear operator has a projection");
+        expect(a.solve_normal(&x, 1.0).is_err(), "a non-linear operator has normal equations");
     }
     worst.judge(0.5)
 }
@@ -195,7 +205,8 @@ pub fn vjp_test(a: &dyn ForwardOperator) -> CheckResult {
         worst.see(ratio(pulled.sub(&expected)?.norm(), expected.norm()), "");
         return worst.judge(1e-6);
     }
-    let h = 1e-2;
+    // Small beside the kinks of a clipping operator, large beside the rounding of f32.
+    let h = 1e-3;
     let (ahead, behind) = (a.apply(&x.combine(1.0, &d, h)?)?, a.apply(&x.combine(1.0, &d, -h)?)?);
     let push = ahead.sub(&behind)?.scale(0.5 / h);
     worst.see(ratio((v.dot(&push)?.re - pulled.dot(&d)?.re).abs(), v.norm() * push.norm()), "random direction");
@@ -203,6 +214,24 @@ pub fn vjp_test(a: &dyn ForwardOperator) -> CheckResult {
     let along = a.vjp(&x, &push)?;
     worst.see(ratio((push.dot(&push)?.re - along.dot(&d)?.re).abs(), push.norm().powi(2)), "steepest direction");
     worst.judge(1e-2)
+}
+
+/// `||A x - A x'|| <= L ||x - x'||` and `||J^H v|| <= L ||v||` with `L = norm()`, for points far apart and near: the largest ratio of
+/// the two sides.
+///
+/// # Errors
+/// [`CheckError::Failed`] above 1 and what rounding may add.
+pub fn lipschitz_test(a: &dyn ForwardOperator) -> CheckResult {
+    let mut worst = Worst::new("lipschitz");
+    let constant = a.norm()?;
+    for (far, draw) in [(1.0, 60), (0.1, 61), (0.01, 62)] {
+        let (x, d) = (random(a.domain(), draw, 1)?, random(a.domain(), draw + 10, 1)?.scale(far));
+        let moved = a.apply(&x.add(&d)?)?.sub(&a.apply(&x)?)?;
+        worst.see(ratio(moved.norm(), constant * d.norm()), &format!("points {far} apart"));
+        let v = random(a.range(), draw + 20, 1)?;
+        worst.see(ratio(a.vjp(&x, &v)?.norm(), constant * v.norm()), "vjp");
+    }
+    worst.judge(1.0 + 1e-4)
 }
 
 /// The largest of the numbers of one check; a NaN stays.

@@ -81,6 +81,14 @@ pub enum Error {
 pub(crate) const MEMORY_IS_FULL: &str = "the memory of the GPU is full";
 
 impl Error {
+    /// What an operator without an adjoint says to who asks for one, and so for everything made of it.
+    pub fn not_linear(what: &str) -> Self {
+        let reason = "is not linear: it has no adjoint, pseudo-inverse or projection; use a method that only follows its gradient, \
+                      such as dps"
+            .into();
+        Self::Unsupported { what: what.into(), reason }
+    }
+
     /// Whether a GPU had too little memory: the same may work in smaller pieces.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Device(reason) if reason.contains(MEMORY_IS_FULL))

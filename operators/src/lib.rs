@@ -16,13 +16,16 @@ pub mod blur;
 pub mod check;
 pub mod compose;
 pub mod cuda;
+pub mod dense;
 pub mod denoise;
 pub mod downsample;
 pub mod fourier;
 pub mod gray;
+pub mod hdr;
 pub mod mask;
 pub mod measure;
 pub mod mri;
+pub mod phase_retrieval;
 pub mod registry;
 pub mod sampling;
 pub mod separable;
@@ -67,7 +70,7 @@ pub trait ForwardOperator: Debug + Send + Sync {
     fn normal(&self, x: &Array) -> Result<Array> {
         self.adjoint(&self.apply(x)?)
     }
-    /// `||A||`, the largest singular value.
+    /// `||A||`, the largest singular value; of an operator that is not linear a Lipschitz constant, an error where none is known.
     fn norm(&self) -> Result<f64> {
         solve::power_iteration(self)
     }

@@ -1,7 +1,7 @@
 //! The one list of operators.
 
 use crate::spec::{self, Parameter};
-use crate::{Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, mask, mri};
+use crate::{Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, hdr, mask, mri, phase_retrieval};
 
 /// One operator of the registry: `recon ops` prints it, `--op` builds it, the contract tests run on its examples.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub const OPERATORS: &[Entry] = &[
     downsample::MEAN,
     gray::ENTRY,
     denoise::ENTRY,
+    phase_retrieval::ENTRY,
+    hdr::ENTRY,
 ];
 
 /// The operator that `spec` (`mri-4x`, `blur-gaussian:sigma=3`, ...) names, for the images of `context`.

@@ -9,8 +9,12 @@ use operators::Spec;
 use recon::network::Precision;
 
 mod generation;
+mod tune;
+mod validate;
 
 pub use generation::{Bounds, Edit, Generate, Sample, Size};
+pub use tune::{ObjectiveArg, Tune};
+pub use validate::Validate;
 
 const CONVENTIONS: &str = "\
 Conventions:
@@ -59,10 +63,14 @@ pub enum Command {
     Sample(Sample),
     /// Edit images (SDEdit): noise them, and let the prior draw anew what the noise covers.
     Edit(Edit),
-    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS.
+    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS; and samples with how wrong they are: calibration.
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.
     Simulate(Simulate),
+    /// Compare samplers with posteriors that are known in closed form: which are exact, which are biased and by how much.
+    Validate(Validate),
+    /// Find the best parameters of a sampler for an operator, on slices that nothing is reported on later.
+    Tune(Tune),
 }
 
 /// `recon prior ...`
@@ -167,8 +175,18 @@ pub struct Reconstruct {
 pub struct Metrics {
     /// The reference.
     pub reference: PathBuf,
-    /// The estimate, of the same shape.
-    pub estimate: PathBuf,
+    /// The estimate, of the same shape; with --draws their mean.
+    #[arg(required_unless_present = "draws")]
+    pub estimate: Option<PathBuf>,
+    /// The standard deviation of the samples whose mean EST is (`_std`, beside it): adds calibration; needs --samples.
+    #[arg(long, value_name = "FILE", requires = "samples", requires = "estimate")]
+    pub std: Option<PathBuf>,
+    /// How many samples mean and standard deviation are of.
+    #[arg(long, value_name = "N", requires = "std")]
+    pub samples: Option<usize>,
+    /// Posterior samples instead of an estimate, a file each: their mean is compared, and their calibration.
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["estimate", "std"])]
+    pub draws: Vec<PathBuf>,
     /// Definition of PSNR and SSIM.
     #[arg(long, value_enum, default_value_t = ConventionArg::Fastmri)]
     pub convention: ConventionArg,

@@ -111,6 +111,14 @@ impl Target {
         if is_empty(volume) {
             return Ok(1.0);
         }
+        if !self.operator.is_linear() {
+            let path = self.source.path().display();
+            let message = format!(
+                "{path}: {:?} is not linear, so the unit of intensity cannot be estimated from what it measures",
+                self.operator
+            );
+            return Err(Usage(format!("{message}; expected --scale X, the intensity that counts as 1")).into());
+        }
         let mut estimator = ScaleEstimator::new(self.operator.as_ref())?;
         for k in 0..self.slicing.count() {
             let x = self.image(self.slicing.extract(volume, k).view(), 1.0)?;

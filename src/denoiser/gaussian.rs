@@ -62,9 +62,16 @@ impl Gaussian {
         &self.covariance
     }
 
-    /// `log p(x0 + sigma z = x)`, in natural units.
-    pub(super) fn log_density(&self, x: &[f64], sigma: f64) -> f64 {
+    /// `log p(x0 + sigma z = x)`, in natural units, and the posterior mean.
+    pub(super) fn log_density_and_mean(&self, x: &[f64], sigma: f64) -> (f64, Vec<f64>) {
         let coefficients = self.coefficients(x, &self.mean);
+        let log_density = self.log_density_of(&coefficients, sigma);
+        let mut mean = self.mean.as_slice().to_vec();
+        self.add_shrunk(coefficients, sigma, &mut mean);
+        (log_density, mean)
+    }
+
+    fn log_density_of(&self, coefficients: &[f64], sigma: f64) -> f64 {
         let terms = coefficients.iter().zip(&self.variances).map(|(c, v)| {
             let total = v + sigma * sigma;
             c * c / total + (2.0 * std::f64::consts::PI * total).ln()
@@ -122,10 +129,20 @@ impl Denoiser for Gaussian {
 
 /// Applies `f` to the real degrees of freedom of every item, in f64; items are spread over the threads.
 pub(super) fn map_items(space: &Space, x: &Array, f: impl Fn(&[f64]) -> Vec<f64> + Sync) -> Result<Array> {
+    map_numbered_items(space, x, |_, item| f(item))
+}
+
+/// As [`map_items`], with the number of the item.
+pub(super) fn map_numbered_items(
+    space: &Space,
+    x: &Array,
+    f: impl Fn(usize, &[f64]) -> Vec<f64> + Sync,
+) -> Result<Array> {
     let batch = space.check(x, "closed-form prior")?;
     let values = degrees_of_freedom(x)?;
     let items: Vec<&[f64]> = values.chunks(space.real_dimensions().max(1)).collect();
-    let out: Vec<f32> = items.par_iter().flat_map_iter(|item| f(item).into_iter().map(|v| v as f32)).collect();
+    let each = items.par_iter().enumerate();
+    let out: Vec<f32> = each.flat_map_iter(|(i, item)| f(i, item).into_iter().map(|v| v as f32)).collect();
     Ok(from_degrees_of_freedom(space, batch, out)?.to(&x.device())?)
 }
 
@@ -171,7 +188,7 @@ pub(super) mod tests {
                     let shifted = |h: f64| {
                         let mut x = x.clone();
                         x[i] += h;
-                        prior.log_density(&x, sigma)
+                        prior.log_density_and_mean(&x, sigma).0
                     };
                     let score = (shifted(h) - shifted(-h)) / (2.0 * h);
                     let tweedie = x[i] + sigma * sigma * score;
@@ -193,7 +210,7 @@ pub(super) mod tests {
         let d = &x - prior.mean();
         let quadratic = (d.transpose() * total.clone().try_inverse().unwrap() * &d)[0];
         let expected = -0.5 * (quadratic + (2.0 * std::f64::consts::PI * total).determinant().ln());
-        assert!((prior.log_density(x.as_slice(), sigma) - expected).abs() < 1e-10);
+        assert!((prior.log_density_and_mean(x.as_slice(), sigma).0 - expected).abs() < 1e-10);
     }
 
     #[test]

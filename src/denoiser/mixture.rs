@@ -1,8 +1,9 @@
 //! The Gaussian-mixture prior: the smallest prior with more than one mode, still in closed form.
 
 use operators::{Array, Space};
+use rayon::prelude::*;
 
-use super::gaussian::{degrees_of_freedom, map_items};
+use super::gaussian::{degrees_of_freedom, map_items, map_numbered_items};
 use super::{Denoiser, Gaussian, Linearization};
 use crate::{Error, Result};
 
@@ -44,13 +45,29 @@ impl GaussianMixture {
         Ok(Self { components, log_weights: weights.iter().map(|w| (w / total).ln()).collect() })
     }
 
+    /// The components.
+    pub fn components(&self) -> &[Gaussian] {
+        &self.components
+    }
+
+    /// The weights of the components, which add up to 1.
+    pub fn weights(&self) -> Vec<f64> {
+        self.log_weights.iter().map(|w| w.exp()).collect()
+    }
+
     fn posterior(&self, x: &[f64], sigma: f64) -> Posterior {
-        let logs: Vec<f64> =
-            self.components.iter().zip(&self.log_weights).map(|(c, w)| w + c.log_density(x, sigma)).collect();
+        let (logs, means): (Vec<f64>, Vec<Vec<f64>>) = self
+            .components
+            .iter()
+            .zip(&self.log_weights)
+            .map(|(component, w)| {
+                let (log_density, mean) = component.log_density_and_mean(x, sigma);
+                (w + log_density, mean)
+            })
+            .unzip();
         let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = logs.iter().map(|l| (l - top).exp()).sum();
         let responsibilities: Vec<f64> = logs.iter().map(|l| (l - top).exp() / total).collect();
-        let means: Vec<Vec<f64>> = self.components.iter().map(|c| c.posterior_mean(x, sigma)).collect();
         let mut mean = vec![0.0; x.len()];
         for (r, m) in responsibilities.iter().zip(&means) {
             mean.iter_mut().zip(m).for_each(|(mean, m)| *mean += r * m);
@@ -85,18 +102,18 @@ impl Denoiser for GaussianMixture {
     }
 
     fn linearize(&self, x: &Array, sigma: f64) -> Result<Linearization<'_>> {
-        let x0 = self.denoise(x, sigma)?;
         let n = self.space().real_dimensions();
-        let at: Vec<Posterior> = degrees_of_freedom(x)?.chunks(n.max(1)).map(|x| self.posterior(x, sigma)).collect();
+        self.space().check(x, "closed-form prior")?;
+        let at: Vec<Posterior> =
+            degrees_of_freedom(x)?.par_chunks(n.max(1)).map(|x| self.posterior(x, sigma)).collect();
+        let x0 = map_numbered_items(self.space(), x, |i, _| at[i].mean.clone())?;
         let pull_back = move |v: &Array| {
             // The pull-back of an item needs the posterior of that item, so the items are told apart by their order.
             let batch = self.space().check(v, "closed-form prior")?;
             if batch != at.len() {
                 return Err(Error::Mismatch(format!("{} denoised images, {batch} cotangents", at.len())));
             }
-            let parts =
-                (0..batch).map(|i| map_items(self.space(), &v.items(i, i + 1)?, |v| self.pull_back(&at[i], v, sigma)));
-            Ok(Array::concat(&parts.collect::<Result<Vec<_>>>()?)?)
+            map_numbered_items(self.space(), v, |i, v| self.pull_back(&at[i], v, sigma))
         };
         Ok(Linearization::new(x0, pull_back))
     }
@@ -112,7 +129,11 @@ mod tests {
     }
 
     fn log_density(prior: &GaussianMixture, x: &[f64], sigma: f64) -> f64 {
-        let terms = prior.components.iter().zip(&prior.log_weights).map(|(c, w)| (w + c.log_density(x, sigma)).exp());
+        let terms = prior
+            .components
+            .iter()
+            .zip(&prior.log_weights)
+            .map(|(c, w)| (w + c.log_density_and_mean(x, sigma).0).exp());
         terms.sum::<f64>().ln()
     }
 
