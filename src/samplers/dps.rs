@@ -5,7 +5,6 @@
 use operators::spec::Parameter;
 use operators::{Array, DType, Spec};
 
-use super::pigdm::clean_variance;
 use super::{Entry, Problem, Progress, Run, Sampler, check};
 use crate::denoiser::{Denoiser, Linearization};
 use crate::schedule::{self, Schedule, pairs};
@@ -29,13 +28,14 @@ use crate::{Error, Result};
 /// is of the order of 1.
 ///
 /// `form=annealed`, the same with the variance that the residual has at this level instead of that of the noise alone:
-/// `x0 + zeta sigma^2 J^T A^H (y - A x0) / (sigma_y^2 + r^2 ||A||^2)`, `r^2 = sigma^2 / (1 + 4 sigma^2)`. `r^2` is the variance of a
-/// clean pixel given `x` where pixels have the standard deviation 1/2 (that of Song et al. 2023, PiGDM, for unit variance on [-1, 1]),
-/// and an error of the denoised image of variance `r^2` adds at most `r^2 ||A||^2` to that of a measurement. No norm over the image
-/// enters, so `zeta` means the same for every number of pixels and of measurements, and in every unit of `y`: it is a share of
-/// the posterior mean, `zeta = 1` being exactly that for a white prior of this variance and an operator whose singular values
-/// are all equal. It is stable at every level, `sigma^2 J^2 ||A||^2 / (sigma_y^2 + r^2 ||A||^2) <= J^2 (1 + 4 sigma^2)`, and needs no
-/// measurement noise. `||A||` is [`operators::ForwardOperator::norm`]: a non-linear operator must know a Lipschitz constant.
+/// `x0 + zeta sigma^2 J^T A^H (y - A x0) / (sigma_y^2 + sigma^2 ||A||^2)`. The clean image given `x` has the covariance `sigma^2 J`
+/// (Tweedie), at most `sigma^2` in every direction where `J <= 1`, and adds at most `sigma^2 ||A||^2` to the variance of a
+/// measurement. (Song et al. 2023, PiGDM, bound it by `sigma^2 / (1 + 4 sigma^2)`, that of independent pixels; the pixels of an image are
+/// not, and the step would then be unstable above `sigma = 1/2` along what they have in common.) No norm over the image enters, so
+/// `zeta` means the same for every number of pixels and of measurements, and in every unit of `y`: it is a share of the posterior mean,
+/// `zeta = 1` being exactly that for a prior much wider than `sigma` and an operator whose singular values are all equal. With
+/// `J <= 1` it is stable at every level, `sigma^2 J^2 ||A||^2 / (sigma_y^2 + sigma^2 ||A||^2) <= 1`, and it needs no measurement noise.
+/// `||A||` is [`operators::ForwardOperator::norm`]: a non-linear operator must know a Lipschitz constant.
 ///
 /// `clip` brings `x0` into [0, 1] ([-1, 1] in the authors' units) and its gradient to zero where it did, as their code does.
 /// `variance=learned` draws the ancestral step with [`Denoiser::reverse_variance`], as their code with their networks; here that costs
@@ -61,7 +61,7 @@ pub enum Form {
     Norm,
     /// `||y - A x0||^2 / (2 sigma_y^2)`.
     Likelihood,
-    /// `||y - A x0||^2 / (2 (sigma_y^2 + r^2 ||A||^2))`.
+    /// `||y - A x0||^2 / (2 (sigma_y^2 + sigma^2 ||A||^2))`.
     Annealed,
 }
 
@@ -191,7 +191,7 @@ impl Sampler for Dps {
                 x.add_scaled(self.zeta * c, &g.scale_items(&residual.norm_items().inverse()?)?)?;
             } else {
                 // `norm` is zero for the likelihood form.
-                let variance = sigma_y * sigma_y + clean_variance(sigma) * norm * norm;
+                let variance = sigma_y * sigma_y + (sigma * norm).powi(2);
                 let guided = x0.combine(1.0, &g, self.zeta * sigma * sigma / variance)?;
                 x = self.ancestral(&x, &guided, (sigma, next), prior, run)?;
             }

@@ -144,11 +144,11 @@ fn damped(setting: &Setting, r2: f64) -> DMatrix<f64> {
     a.transpose() * total.try_inverse().expect("noise makes it regular") * r2
 }
 
-/// DDPM with the score plus `zeta grad_w log N(y_u; A u0(w), sigma_y^2 + r^2 ||A||^2)`, `r^2 = 1 - abar`, by Tweedie's formula in `w`.
+/// DDPM with the score plus `zeta grad_w log N(y_u; A u0(w), sigma_y^2 + s^2 ||A||^2)`, `s^2 = (1 - abar) / abar`, by Tweedie's formula in `w`.
 pub fn dps_annealed(setting: &Setting, times: &[usize], zeta: f64) -> Recursion {
     let norm = setting.s.iter().fold(0f64, |a, &s| a.max(s));
     let steps = Level::all(setting, times).into_iter().map(|level| {
-        let variance = 4.0 * setting.sigma_y.powi(2) + (1.0 - level.abar) * norm * norm;
+        let variance = 4.0 * setting.sigma_y.powi(2) + (1.0 - level.abar) / level.abar * norm * norm;
         let gradient = level.u0.f.transpose() * setting.a.transpose() / variance;
         let tweedie = (1.0 - level.abar) / level.abar.sqrt();
         let guided = level.u0.mix(1.0, &level.pull(&level.u0).then(&gradient), zeta * tweedie);
