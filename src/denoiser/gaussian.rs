@@ -21,6 +21,8 @@ pub struct Gaussian {
     /// Columns: eigenvectors of the covariance.
     vectors: DMatrix<f64>,
     variances: DVector<f64>,
+    /// The eigenvectors are the unit vectors: products with them are left out.
+    diagonal: bool,
 }
 
 impl Gaussian {
@@ -49,7 +51,8 @@ impl Gaussian {
             )));
         }
         let variances = eigenvalues.map(|v| v.max(0.0));
-        Ok(Self { space: space.clone(), mean, covariance, vectors, variances })
+        let diagonal = vectors.is_identity(0.0);
+        Ok(Self { space: space.clone(), mean, covariance, vectors, variances, diagonal })
     }
 
     /// `mu` over the real degrees of freedom.
@@ -96,13 +99,20 @@ impl Gaussian {
     /// `V^T (x - origin)`.
     fn coefficients(&self, x: &[f64], origin: &DVector<f64>) -> Vec<f64> {
         let centred: Vec<f64> = x.iter().zip(origin).map(|(x, o)| x - o).collect();
+        if self.diagonal {
+            return centred;
+        }
         self.vectors.column_iter().map(|v| v.iter().zip(&centred).map(|(v, c)| v * c).sum()).collect()
     }
 
     /// `out += V diag(s / (s + sigma^2)) coefficients`, a component without variance staying at the mean for `sigma = 0` too.
     fn add_shrunk(&self, coefficients: Vec<f64>, sigma: f64, out: &mut [f64]) {
-        for ((column, c), &s) in self.vectors.column_iter().zip(coefficients).zip(&self.variances) {
-            let gain = if s > 0.0 { s / (s + sigma * sigma) } else { 0.0 };
+        let gains = self.variances.iter().map(|&s| if s > 0.0 { s / (s + sigma * sigma) } else { 0.0 });
+        if self.diagonal {
+            out.iter_mut().zip(coefficients).zip(gains).for_each(|((out, c), gain)| *out += gain * c);
+            return;
+        }
+        for ((column, c), gain) in self.vectors.column_iter().zip(coefficients).zip(gains) {
             out.iter_mut().zip(column.iter()).for_each(|(out, v)| *out += gain * c * v);
         }
     }
@@ -211,6 +221,19 @@ pub(super) mod tests {
         let quadratic = (d.transpose() * total.clone().try_inverse().unwrap() * &d)[0];
         let expected = -0.5 * (quadratic + (2.0 * std::f64::consts::PI * total).determinant().ln());
         assert!((prior.log_density_and_mean(x.as_slice(), sigma).0 - expected).abs() < 1e-10);
+    }
+
+    #[test]
+    fn a_diagonal_covariance_takes_the_short_way_to_the_same_numbers() {
+        let space = Space::real(&[1, 2, 3]);
+        let mean = DVector::from_fn(6, |i, _| i as f64 / 7.0);
+        let covariance = DMatrix::from_diagonal(&DVector::from_element(6, 0.4));
+        let short = Gaussian::new(&space, mean, covariance).unwrap();
+        assert!(short.diagonal && !example(&space, 1).diagonal);
+        let long = Gaussian { diagonal: false, ..short.clone() };
+        let x: Vec<f64> = (0..6).map(|i| (i as f64).sin()).collect();
+        assert_eq!(short.log_density_and_mean(&x, 0.3), long.log_density_and_mean(&x, 0.3));
+        assert_eq!(short.shrink(&x, 0.3), long.shrink(&x, 0.3));
     }
 
     #[test]
