@@ -34,6 +34,11 @@ fn compare(device: &Device) {
             if entry.parameters.iter().any(|parameter| parameter.name == "steps") {
                 spec = spec.with("steps", 12);
             }
+            // Below, what a corrector divides by, the difference of an image and its denoised self, is rounding: a measurement moved by
+            // 1e-7 moves the result of `score-sde` by 2e-3 there, on one device.
+            if entry.parameters.iter().any(|parameter| parameter.name == "sigma_min") {
+                spec = spec.with("sigma_min", 0.01);
+            }
             let sampler = samplers::build(&spec).unwrap();
             let run = |device: &Device| {
                 let (y, mut noise) = (y.to(device).unwrap(), Noise::new(2, streams()).on(device));

@@ -1,7 +1,9 @@
 //! The one list of operators.
 
 use crate::spec::{self, Parameter};
-use crate::{Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, hdr, mask, mri, phase_retrieval};
+use crate::{
+    Device, ForwardOperator, Result, Space, Spec, blur, denoise, downsample, gray, hdr, mask, mri, phase_retrieval,
+};
 
 /// One operator of the registry: `recon ops` prints it, `--op` builds it, the contract tests run on its examples.
 #[derive(Debug)]

@@ -124,7 +124,8 @@ fn matrices() {
         assert!((check::dense(&operator).unwrap() - matrix).norm() < 1e-5 * operator.norm().unwrap());
     }
     table.print();
-    let error = operators::dense::Dense::new(&Space::real(&[1, 2, 2]), &Space::real(&[3]), nalgebra::DMatrix::zeros(3, 5));
+    let error =
+        operators::dense::Dense::new(&Space::real(&[1, 2, 2]), &Space::real(&[3]), nalgebra::DMatrix::zeros(3, 5));
     assert!(error.unwrap_err().to_string().contains("3 x 5"));
 }
 

@@ -317,7 +317,8 @@ impl Request {
             images.channels[i] = segment.channels as i32;
         }
         let rows = self.direct_rows();
-        let grid = [self.weights.channels().div_ceil(64), rows * self.images, 1];
+        // All in the first dimension: the others end at 65535.
+        let grid = [self.weights.channels().div_ceil(64) * rows * self.images, 1, 1];
         Launch::new("convolve", function, grid, 256)
             .arg(images)
             .arg(self.from.0 as i32)
@@ -371,7 +372,7 @@ impl Request {
         let grid = if tile.alternates() {
             [(across * down).min(gpu.multiprocessors()), 1, 1]
         } else {
-            [across, down, tile.split]
+            [across * down, 1, tile.split]
         };
         Ok(Launch::new("convolve", &function, grid, tile.threads())
             .shared(shared)

@@ -25,8 +25,9 @@ extern "C" __global__ void __launch_bounds__(256) convolve(Images in, int in_hei
                                                            int depth, int interleaved, Convolution p) {
     after_predecessor();
     __shared__ float pixels[DEPTH][64 + 4], filters[DEPTH][64 + 8];
-    int count = p.height * p.width, tiles = (count + 63) / 64;
-    int image = blockIdx.y / tiles, pixel0 = blockIdx.y % tiles * 64, channel0 = blockIdx.x * 64;
+    int count = p.height * p.width, tiles = (count + 63) / 64, across = (p.channels + 63) / 64;
+    int tile = blockIdx.x / across % tiles, image = blockIdx.x / across / tiles;
+    int pixel0 = tile * 64, channel0 = blockIdx.x % across * 64;
     int vector = threadIdx.x % 8, row = threadIdx.x / 8;
     float sums[2][8];
 #pragma unroll
@@ -101,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(256) convolve(Images in, int in_hei
     if (threadIdx.x < 64 && channel0 + threadIdx.x < p.channels) {
         float a = 0.f, b = 0.f;
         for (int r = 0; r < 32; r++) a += shared[r][threadIdx.x].x, b += shared[r][threadIdx.x].y;
-        size_t to = ((size_t)image * p.epilogue.partial_rows + blockIdx.y % tiles) * p.channels + channel0 + threadIdx.x;
+        size_t to = ((size_t)image * p.epilogue.partial_rows + tile) * p.channels + channel0 + threadIdx.x;
         ((float2*)p.epilogue.partials)[to] = make_float2(a, b);
     }
 }

@@ -36,8 +36,8 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
     __syncthreads();
 
     Place place;
-#if ALTERNATE
     int across = (p.channels + BLOCK_CHANNELS - 1) / BLOCK_CHANNELS;
+#if ALTERNATE
     int items = across * p.tiles_x * p.tiles_y * ((p.images + TILE_N - 1) / TILE_N);
 #endif
     int total = p.segments[0].loads + p.segments[1].loads + p.segments[2].loads;
@@ -68,7 +68,7 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
                 place = place_of(p, item % across, item / across);
 #else
             {
-                place = place_of(p, blockIdx.x, blockIdx.y);
+                place = place_of(p, blockIdx.x % across, blockIdx.x / across);
 #endif
                 if (used == 0) {
                     // Weights do not depend on what ran before.
@@ -129,7 +129,7 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
 #else
     int group_m = group % GROUPS_M, group_n = group / GROUPS_M;
     {
-        place = place_of(p, blockIdx.x, blockIdx.y);
+        place = place_of(p, blockIdx.x % across, blockIdx.x / across);
         int stage_a = 0, phase_a = 0, stage_b = 0, phase_b = 0;
 #endif
     if (warp < 8) {
