@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let case = Case::gaussian(Box::new(operator), 0.1, 0)?;
     let judge = Judge::new(&case, SAMPLES)?;
     let mut rows = Vec::new();
-    for spec in ["gaussian-guidance:steps=200,iterations=20,sigma=20", "dps:steps=200", "diffpir", "projection"] {
+    for spec in ["gaussian-guidance:steps=1000,iterations=20,sigma=20", "dps:steps=200", "diffpir", "projection"] {
         let sampler = samplers::build(&spec.parse()?)?;
         let scores = judge.scores(&case.samples(sampler.as_ref(), SAMPLES, 1, &mut Silent)?)?;
         let mut row = vec![spec.to_string()];

@@ -12,7 +12,7 @@
 //! let operator = operators::build(&"sr-mean-4x".parse()?, &operators::Context::new(1, 8, 8))?;
 //! let case = Case::gaussian(operator, 0.05, 0)?;
 //! let judge = Judge::new(&case, 60)?;
-//! let sampler = samplers::build(&"gaussian-guidance:steps=60,iterations=20".parse()?)?;
+//! let sampler = samplers::build(&"gaussian-guidance:steps=1000,iterations=20,sigma=20".parse()?)?;
 //! let scores = judge.scores(&case.samples(sampler.as_ref(), 60, 1, &mut Silent)?)?;
 //! assert!(judge.verdict(&scores).is_exact(), "{scores:?}");
 //! # Ok(())
