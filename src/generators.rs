@@ -4,10 +4,10 @@
 //! `u_t = alpha_t u_0 + s_t z` of images on [-1, 1], it is divided by `alpha_t` and by 2, which makes `sigma = s_t / (2 alpha_t)`; the
 //! constant between `u = 2 x - 1` and `u = 2 x` shifts an image and commutes with every step whose weights sum to one.
 
-use operators::spec::{self, Parameter};
 use operators::{Array, Spec};
 
 use crate::denoiser::Denoiser;
+use crate::method::Method;
 use crate::samplers::Run;
 use crate::schedule::{LinearBeta, Schedule};
 use crate::{Error, Result};
@@ -84,32 +84,8 @@ pub fn strength_sigma(strength: f64) -> f64 {
     LinearBeta::new().sigma(strength * LinearBeta::TIMES as f64)
 }
 
-/// One method of the registry: `recon samplers` prints it, `--method` builds it, the proofs run on it.
-#[derive(Debug)]
-pub struct Entry {
-    /// The name in a specification.
-    pub name: &'static str,
-    /// One line for the help.
-    pub about: &'static str,
-    /// The paper.
-    pub reference: &'static str,
-    /// Its parameters.
-    pub parameters: &'static [Parameter],
-    /// Builds it.
-    pub build: fn(&Spec) -> Result<Box<dyn Generator>>,
-}
-
-impl spec::Entry for Entry {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-    fn shorthand(&self) -> Option<&'static str> {
-        None
-    }
-    fn parameters(&self) -> &'static [Parameter] {
-        self.parameters
-    }
-}
+/// One method of the registry; `--method` builds it.
+pub type Entry = Method<dyn Generator>;
 
 /// All methods, in the order of the help.
 pub const GENERATORS: &[Entry] = &[

@@ -36,6 +36,7 @@ mod error;
 pub mod generators;
 pub mod inspect;
 pub mod io;
+pub mod method;
 pub mod metrics;
 pub mod network;
 pub mod report;

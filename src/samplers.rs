@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use operators::spec::{self, Parameter};
 use operators::{Array, Device, ForwardOperator, Noise, Space, Spec};
 
 use crate::denoiser::Denoiser;
+use crate::method::Method;
 use crate::{Error, Result, classical};
 
 mod adam;
@@ -157,32 +157,8 @@ impl Run<'_> {
     }
 }
 
-/// One method of the registry: `recon samplers` prints it, `--sampler` builds it, the proofs run on it.
-#[derive(Debug)]
-pub struct Entry {
-    /// The name in a specification.
-    pub name: &'static str,
-    /// One line for the help.
-    pub about: &'static str,
-    /// The paper.
-    pub reference: &'static str,
-    /// Its parameters.
-    pub parameters: &'static [Parameter],
-    /// Builds it.
-    pub build: fn(&Spec) -> Result<Box<dyn Sampler>>,
-}
-
-impl spec::Entry for Entry {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-    fn shorthand(&self) -> Option<&'static str> {
-        None
-    }
-    fn parameters(&self) -> &'static [Parameter] {
-        self.parameters
-    }
-}
+/// One method of the registry; `--sampler` builds it.
+pub type Entry = Method<dyn Sampler>;
 
 /// All methods, in the order of the help.
 pub const SAMPLERS: &[Entry] = &[

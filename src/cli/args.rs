@@ -116,15 +116,9 @@ pub struct Measure {
     pub quiet: bool,
 }
 
-/// `recon [OPTIONS] INPUT...`
+/// Options shared by everything that runs a prior.
 #[derive(Debug, Args)]
-pub struct Reconstruct {
-    /// What was measured, or is simulated.
-    #[command(flatten)]
-    pub measure: Measure,
-    /// How it is reconstructed, such as dps:steps=1000; `recon samplers` lists them. The default is the measured best.
-    #[arg(long, value_name = "SPEC")]
-    pub sampler: Option<Spec>,
+pub struct Model {
     /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, or the name of a bundled one.
     #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
     pub prior: PathBuf,
@@ -137,6 +131,20 @@ pub struct Reconstruct {
     /// Numbers of the network on a GPU: bf16, tf32 (2 to 3 digits more), or f32 (as on the processor, slow). The processor always takes f32.
     #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
     pub precision: PrecisionArg,
+}
+
+/// `recon [OPTIONS] INPUT...`
+#[derive(Debug, Args)]
+pub struct Reconstruct {
+    /// What was measured, or is simulated.
+    #[command(flatten)]
+    pub measure: Measure,
+    /// How it is reconstructed, such as dps:steps=1000; `recon samplers` lists them. The default is the measured best.
+    #[arg(long, value_name = "SPEC")]
+    pub sampler: Option<Spec>,
+    /// The prior, and where it runs.
+    #[command(flatten)]
+    pub model: Model,
     /// Images (slices times samples) computed together [default: on a GPU as many as its memory holds and its speed gains from, on
     /// the processor up to 4 samples of one slice].
     #[arg(long, value_name = "N")]

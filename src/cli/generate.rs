@@ -29,22 +29,24 @@ impl<'a> Drawer<'a> {
     /// Resolves everything.
     pub fn new(args: &'a Generate) -> anyhow::Result<Self> {
         let generator = generators::build(&args.method)?;
-        let (device, idle_gpu) = device::open(args.device, true)?;
+        let (device, idle_gpu) = device::open(args.model.device, true)?;
         if let (Some(reason), false) = (idle_gpu, args.quiet) {
             super::note(&reason);
         }
-        let load = |class| Prior::load(&args.prior, class, args.precision.into());
-        let prior = load(args.class)?;
+        let load = |class| Prior::load(&args.model.prior, class, args.model.precision.into());
+        let prior = load(args.model.class)?;
         if !prior.knows_no_class() {
-            let message =
-                format!("--prior {}: knows images of a class only; choose one with --class", args.prior.display());
+            let message = format!(
+                "--prior {}: knows images of a class only; choose one with --class",
+                args.model.prior.display()
+            );
             return Err(Usage(message).into());
         }
         let without = args.guidance.map(|_| load(args.null_class)).transpose()?;
         if without.as_ref().is_some_and(|prior| !prior.knows_no_class()) {
             let message = format!(
                 "--guidance: {} knows no images without a class; if one of its classes stands for none, name it with --null-class",
-                args.prior.display()
+                args.model.prior.display()
             );
             return Err(Usage(message).into());
         }
@@ -158,7 +160,7 @@ impl<'a> Drawer<'a> {
                 files: self.prior.files().to_vec(),
                 precision: Some(self.prior.precision(&self.device).into()),
             },
-            class: self.args.class,
+            class: self.args.model.class,
             guidance: guidance.map(|weight| GuidanceRecord {
                 weight,
                 interval: guidance_interval.map(|interval| [interval.low, interval.high]),

@@ -103,8 +103,10 @@ impl Plan {
             return Err(Usage(format!("--preview {}: expected a name that ends in .png", path.display())).into());
         }
         args.measure.op.resolve("operator", operators::OPERATORS)?;
-        let (device, idle_gpu) = device::open(args.device, uses_prior)?;
-        let prior = uses_prior.then(|| Prior::load(&args.prior, args.class, args.precision.into())).transpose()?;
+        let (device, idle_gpu) = device::open(args.model.device, uses_prior)?;
+        let prior = uses_prior
+            .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
+            .transpose()?;
         let mut plan = Self { sampler, spec, samples, device, idle_gpu, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
         check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;

@@ -47,7 +47,7 @@ pub fn run(args: &Tune) -> anyhow::Result<()> {
     let knobs = chosen_knobs(args)?;
     let (denoise, vjp) = samplers::build(&spec)?.evaluations();
     let uses_prior = denoise + vjp > 0;
-    let (device, idle) = device::open(args.device, uses_prior)?;
+    let (device, idle) = device::open(args.model.device, uses_prior)?;
     let note = |text: &str| {
         if !args.measure.quiet {
             super::note(text)
@@ -56,7 +56,9 @@ pub fn run(args: &Tune) -> anyhow::Result<()> {
     if let Some(reason) = idle {
         note(&reason);
     }
-    let prior = uses_prior.then(|| Prior::load(&args.prior, args.class, args.precision.into())).transpose()?;
+    let prior = uses_prior
+        .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
+        .transpose()?;
     let groups =
         args.inputs.iter().map(|input| group(args, input, prior.as_ref())).collect::<anyhow::Result<Vec<_>>>()?;
     let slices: usize = groups.iter().map(|group| group.slices.len()).sum();

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use operators::Spec;
 
-use super::{AxisArg, DeviceArg, PrecisionArg, Slices};
+use super::{AxisArg, Model, Slices};
 
 /// Options shared by everything that draws from a prior alone.
 #[derive(Debug, Args)]
@@ -14,12 +14,9 @@ pub struct Generate {
     /// The method, such as ddim:steps=50 or edm; `recon samplers` lists them.
     #[arg(long, value_name = "SPEC", default_value = "ddim:steps=50")]
     pub method: Spec,
-    /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, or the name of a bundled one.
-    #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
-    pub prior: PathBuf,
-    /// Class of a class-conditional prior, counted from 0.
-    #[arg(long, value_name = "N")]
-    pub class: Option<usize>,
+    /// The prior, and where it runs.
+    #[command(flatten)]
+    pub model: Model,
     /// Weight of classifier-free guidance towards the class: 0 without the class, 1 the class as it is, more exaggerates it.
     #[arg(long, value_name = "W", requires = "class", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
@@ -39,12 +36,6 @@ pub struct Generate {
     /// Seed of the noise.
     #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Where to compute: auto, cpu, cuda or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: DeviceArg,
-    /// Numbers of the network on a GPU.
-    #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
-    pub precision: PrecisionArg,
     /// Images computed together [default: 4 on the processor; on a GPU as many as its memory holds and its speed gains from].
     #[arg(long, value_name = "N")]
     pub batch: Option<std::num::NonZeroUsize>,

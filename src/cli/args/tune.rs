@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use operators::Spec;
 
-use super::{DeviceArg, Measure, PrecisionArg};
+use super::{Measure, Model};
 
 /// `recon tune [OPTIONS] INPUT...`
 #[derive(Debug, Args)]
@@ -33,18 +33,9 @@ pub struct Tune {
     /// How often the method is tried.
     #[arg(long, value_name = "N", default_value_t = 24)]
     pub trials: usize,
-    /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, or the name of a bundled one.
-    #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
-    pub prior: PathBuf,
-    /// Class of a class-conditional prior, counted from 0.
-    #[arg(long, value_name = "N")]
-    pub class: Option<usize>,
-    /// Where to compute: auto, cpu, cuda or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: DeviceArg,
-    /// Numbers of the network on a GPU.
-    #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
-    pub precision: PrecisionArg,
+    /// The prior, and where it runs.
+    #[command(flatten)]
+    pub model: Model,
     /// Images computed together [default: 16 on a GPU, 4 on the processor].
     #[arg(long, value_name = "N")]
     pub batch: Option<NonZeroUsize>,

@@ -1,14 +1,11 @@
 //! Convolutions on the device: weights as the kernels read them, and one kernel start from a description and addresses.
 
-#![allow(unsafe_code)]
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaFunction, CudaSlice, sys};
+use cudarc::driver::{CudaFunction, sys};
 use operators::cuda::{Gpu, driver_error};
-use rayon::prelude::*;
 
 use super::launch::Launch;
 use super::memory::Room;
@@ -17,91 +14,12 @@ use super::tile::Tile;
 use super::{Precision, sources};
 use crate::Result;
 
-/// Filters as rows of one matrix, `[output][segment, block of channels, tap, channel]`, blocks of 128 bytes filled up with zeros.
-#[derive(Debug)]
-pub(super) struct Weights {
-    pub(super) address: u64,
-    /// Columns.
-    pub(super) depth: usize,
-    /// Rows.
-    pub(super) outputs: usize,
-    /// Row `8j + 2q + e` of every 32 holds output channel `8q + 2j + e`, as `store.cuh` wants it.
-    pub(super) interleaved: bool,
-    /// Keeps the memory.
-    pub(super) _values: CudaSlice<u8>,
-}
+mod arguments;
+mod weights;
 
-/// Output channels among which rows change places.
-pub(super) const INTERLEAVE: usize = 32;
-
-/// A part of the sum over input channels, from the filters `[out, in, kernel, kernel]` of one layer.
-#[derive(Clone, Copy)]
-pub(super) struct Filters<'a> {
-    pub(super) weight: &'a [f32],
-    /// Of the whole layer.
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-    pub(super) kernel: usize,
-    /// The channels of the layer's input that this part covers.
-    pub(super) channels: (usize, usize),
-}
-
-impl Filters<'_> {
-    /// The coefficient of output row `row`, tap and channel: of the layer, or with `transposed` of its transpose.
-    fn at(&self, transposed: bool, row: usize, tap: usize, channel: usize) -> f32 {
-        let taps = self.kernel * self.kernel;
-        let (output, input, tap) = if transposed {
-            (channel, self.channels.0 + row, taps - 1 - tap)
-        } else {
-            (row, self.channels.0 + channel, tap)
-        };
-        self.weight[(output * self.inputs + input) * taps + tap]
-    }
-
-    fn rows(&self, transposed: bool) -> usize {
-        if transposed { self.channels.1 - self.channels.0 } else { self.outputs }
-    }
-
-    fn columns(&self, transposed: bool) -> usize {
-        if transposed { self.outputs } else { self.channels.1 - self.channels.0 }
-    }
-}
-
-impl Weights {
-    /// Output channels, filled up to a multiple of eight.
-    pub(super) fn channels(&self) -> usize {
-        self.outputs.next_multiple_of(8)
-    }
-
-    /// Uploads the sum's parts side by side.
-    pub(super) fn new(gpu: &Gpu, precision: Precision, parts: &[Filters<'_>], transposed: bool) -> Result<Self> {
-        let block = precision.block();
-        let outputs = parts.iter().map(|p| p.rows(transposed)).max().unwrap_or(0);
-        let depth_of = |p: &Filters<'_>| p.columns(transposed).div_ceil(block) * block * p.kernel * p.kernel;
-        let depth: usize = parts.iter().map(depth_of).sum();
-        let bytes = precision.bytes();
-        let mut values = vec![0u8; outputs * depth * bytes];
-        let interleaved = outputs.is_multiple_of(INTERLEAVE);
-        values.par_chunks_exact_mut((depth * bytes).max(1)).enumerate().for_each(|(row, line)| {
-            let mut start = 0;
-            let row = if interleaved { row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 } else { row };
-            for part in parts {
-                let (taps, columns) = (part.kernel * part.kernel, part.columns(transposed));
-                for tap in 0..taps {
-                    for channel in 0..columns {
-                        let at = start + ((channel / block) * taps + tap) * block + channel % block;
-                        precision
-                            .write(part.at(transposed, row, tap, channel), &mut line[at * bytes..(at + 1) * bytes]);
-                    }
-                }
-                start += depth_of(part);
-            }
-        });
-        let values = gpu.stream().clone_htod(&values).map_err(|e| driver_error("copying weights to the GPU", e))?;
-        let address = super::address(gpu, &values);
-        Ok(Self { address, depth, outputs, interleaved, _values: values })
-    }
-}
+pub(super) use arguments::Joined;
+use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU, tensor_map};
+pub(super) use weights::{Filters, INTERLEAVE, Weights};
 
 /// An image that a convolution sums over.
 #[derive(Clone, Copy, Debug)]
@@ -153,92 +71,6 @@ pub(super) struct Request {
     pub(super) size: (usize, usize),
     pub(super) weights: Arc<Weights>,
     pub(super) finish: Finish,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(super) struct Joined {
-    pub(super) first: u64,
-    pub(super) second: u64,
-    pub(super) first_pitch: i32,
-    pub(super) second_pitch: i32,
-    pub(super) split: i32,
-}
-
-impl Joined {
-    /// The images of one or two rooms; absent ones have address zero.
-    pub(super) fn new(places: &Places, parts: [Option<(Room, usize)>; 2], split: usize) -> Self {
-        let address = |i: usize| parts[i].map_or(0, |(room, _)| places.at(room));
-        let pitch = |i: usize| parts[i].map_or(0, |(_, channels)| channels as i32);
-        Self {
-            first: address(0),
-            second: address(1),
-            first_pitch: pitch(0),
-            second_pitch: pitch(1),
-            split: split as i32,
-        }
-    }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Epilogue {
-    bias: u64,
-    vector: u64,
-    residual: u64,
-    residual_pitch: i32,
-    residual_half: i32,
-    scale: f32,
-    mode: i32,
-    x: Joined,
-    coefficients: u64,
-    out: u64,
-    out_pitch: i32,
-    out_is_float: i32,
-    partials: u64,
-    partial_rows: i32,
-}
-
-const PLAIN: i32 = 0;
-const THROUGH_SILU: i32 = 1;
-const THROUGH_NORM: i32 = 2;
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct KernelSegment {
-    loads: i32,
-    taps: i32,
-    separate: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Convolution {
-    segments: [KernelSegment; 3],
-    stride: i32,
-    padding: i32,
-    images: i32,
-    height: i32,
-    width: i32,
-    channels: i32,
-    tiles_x: i32,
-    tiles_y: i32,
-    epilogue: Epilogue,
-}
-
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Maps {
-    images: [sys::CUtensorMap; 3],
-    weights: sys::CUtensorMap,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Images {
-    image: [u64; 3],
-    pitch: [i32; 3],
-    channels: [i32; 3],
 }
 
 impl Request {
@@ -397,42 +229,4 @@ impl Request {
             u8::from(finish.sums.is_some()),
         )
     }
-}
-
-fn tensor_map(
-    gpu: &Gpu,
-    precision: Precision,
-    address: u64,
-    size: &[u64],
-    strides: &[u64],
-    tile: &[u32],
-    steps: &[u32],
-) -> Result<sys::CUtensorMap> {
-    let element = match precision {
-        Precision::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-        _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
-    };
-    let mut map = sys::CUtensorMap { opaque: [0; 16] };
-    let error = |e| driver_error(&format!("the tensor map of {size:?} in tiles {tile:?}"), e);
-    gpu.context().bind_to_thread().map_err(error)?;
-    // SAFETY: all lists have as many entries as the rank asks for, and `map` receives the result.
-    unsafe {
-        sys::cuTensorMapEncodeTiled(
-            &raw mut map,
-            element,
-            size.len() as u32,
-            address as *mut std::ffi::c_void,
-            size.as_ptr(),
-            strides.as_ptr(),
-            tile.as_ptr(),
-            steps.as_ptr(),
-            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )
-    }
-    .result()
-    .map_err(error)?;
-    Ok(map)
 }
