@@ -4,6 +4,7 @@ use super::Scale::{self, Linear, Log, Whole};
 
 /// `(sampler, parameter, low, high, scale)`, the most influential parameter of a method first.
 pub(super) const RANGES: &[(&str, &str, f64, f64, Scale)] = &[
+    ("projection", "sigma", 0.2, 40.0, Log),
     ("projection", "eta", 0.0, 1.0, Linear),
     ("projection", "lambda", 0.0, 1.0, Linear),
     ("dps", "zeta", 0.05, 30.0, Log),
