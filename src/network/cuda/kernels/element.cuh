@@ -136,7 +136,6 @@ __device__ __forceinline__ float silu_slope_at_twice(float h) {
     return s * (1.f + 2.f * h * (1.f - s));
 #endif
 }
-__device__ __forceinline__ float silu_slope(float v) { return silu_slope_at_twice(0.5f * v); }
 
 // A kernel may start before the one it follows has ended (programmatic dependent launch). What it does before this line must not
 // touch anything that one writes.
