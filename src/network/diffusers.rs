@@ -1,6 +1,7 @@
 //! diffusers `UNet2DModel`: `config.json` and its weights, lowered to the layer graph.
 
 mod config;
+mod tensors;
 mod unet;
 
 use std::path::Path;
@@ -52,7 +53,7 @@ impl Prior {
     ) -> Result<Self> {
         let schedule = Schedule::from_diffusers(scheduler.0, scheduler.1)?;
         let config = Config::new(config.0, config.1)?;
-        let graph = unet::lower(&config, &mut checkpoint)?;
+        let (graph, _) = unet::lower(&config, &mut checkpoint)?;
         let summary = checkpoint.finish()?;
         let card = Card {
             name,
