@@ -231,7 +231,9 @@ impl Program {
                     let vector = &vectors[node.inputs[1].0];
                     Value::plain(stored(0).map(&self.pool, |_, channel, x| x + vector[channel]))
                 }
-                Op::Embedding { .. } | Op::Silu | Op::Linear { .. } => unreachable!("vectors are computed before"),
+                Op::Embedding { .. } | Op::Silu | Op::Linear { .. } | Op::AddLabel { .. } => {
+                    unreachable!("vectors are computed before")
+                }
             };
             values[result] = Some(value);
             for id in read {

@@ -13,6 +13,7 @@ pub(super) fn compute(graph: &Graph, t: f64) -> Vec<Vec<f32>> {
             Op::Embedding { frequencies, cosine_first } => embedding(frequencies, *cosine_first, t),
             Op::Silu => input().iter().map(|&x| (f64::from(x) / (1.0 + (-f64::from(x)).exp())) as f32).collect(),
             Op::Linear { weight, bias } => linear(weight, bias, input()),
+            Op::AddLabel { .. } => input().clone(),
             _ => Vec::new(),
         };
         vectors.push(value);

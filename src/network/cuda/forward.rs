@@ -213,7 +213,9 @@ impl<'a> Builder<'a> {
                 let out = self.add(a, None, Some(vector), 1.0);
                 self.plain(at, vec![out])
             }
-            Op::Input | Op::Embedding { .. } | Op::Silu | Op::Linear { .. } => unreachable!("not a layer of images"),
+            Op::Input | Op::Embedding { .. } | Op::Silu | Op::Linear { .. } | Op::AddLabel { .. } => {
+                unreachable!("not a layer of images")
+            }
         };
         self.values[at] = Some(value);
         Ok(())

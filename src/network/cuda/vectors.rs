@@ -42,6 +42,11 @@ impl Vectors {
                     let launch = Launch::new("vector_silu", &functions.vector_silu, grid, 256);
                     all.launches.push(launch.arg(x).arg(node.channels as i32).arg(y));
                 }
+                // Without a label; with one it is in the bias of the layer before.
+                Op::AddLabel { .. } => {
+                    let x = all.address(node.inputs[0].0);
+                    all.addresses.insert(at, x);
+                }
                 Op::Linear { .. } => all.linears(gpu, graph, functions, node.inputs[0].0)?,
                 _ => unreachable!("every other layer makes images"),
             }
