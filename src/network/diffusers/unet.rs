@@ -13,6 +13,24 @@ struct Lowering<'a> {
     tensors: Vec<Tensor>,
     /// SiLU of the time embedding, which every residual block begins with.
     time: Id,
+    labels: Option<(Id, Weights)>,
+}
+
+/// Where the table of labels goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Labels {
+    /// Into the graph, for training.
+    Learned,
+    /// Beside it, to be added to a bias when a class is chosen.
+    Apart,
+}
+
+pub(super) struct Lowered {
+    pub graph: Graph,
+    /// The tensors of its numbers, in the order of the flat numbers of the graph.
+    pub tensors: Vec<Tensor>,
+    /// With [`Labels::Apart`]: the layer whose bias a label changes, and what each adds to it.
+    pub labels: Option<(Id, Weights)>,
 }
 
 /// An image on its way through the network.
@@ -28,14 +46,13 @@ struct Layer {
     tensors: Vec<Tensor>,
 }
 
-/// The layers, and the tensors of their numbers in the order of the flat numbers of the graph.
-pub(super) fn lower(config: &Config, source: &mut dyn Tensors) -> Result<(Graph, Vec<Tensor>)> {
+pub(super) fn lower(config: &Config, source: &mut dyn Tensors, labels: Labels) -> Result<Lowered> {
     let first = config.block_out_channels[0];
     let (graph, input) = Graph::new(config.in_channels);
     // The tensors are taken, and with them the sizes checked, before anything is made of a size.
     let conv_in = conv(source, "conv_in", config.in_channels, first, 3, 1, (1, 1))?;
-    let mut to = Lowering { config, source, graph, tensors: Vec::new(), time: input };
-    to.time = to.time_embedding()?;
+    let mut to = Lowering { config, source, graph, tensors: Vec::new(), time: input, labels: None };
+    to.time = to.time_embedding(labels)?;
     let mut x = Image { id: to.push(conv_in, &[input])?, channels: first };
     let mut skips = vec![x];
     let levels = config.block_out_channels.len();
@@ -76,7 +93,7 @@ pub(super) fn lower(config: &Config, source: &mut dyn Tensors) -> Result<(Graph,
     }
     let normed = to.norm("conv_norm_out", x, config.norm_groups, true, None)?;
     to.conv("conv_out", normed, config.out_channels, 3, 1, (1, 1))?;
-    Ok((to.graph, to.tensors))
+    Ok(Lowered { graph: to.graph, tensors: to.tensors, labels: to.labels })
 }
 
 fn linear(source: &mut dyn Tensors, name: &str, inputs: usize, outputs: usize) -> Result<Layer> {
@@ -112,13 +129,13 @@ impl Lowering<'_> {
         Ok(id)
     }
 
-    /// SiLU of two linear layers of the sinusoidal embedding.
-    fn time_embedding(&mut self) -> Result<Id> {
+    /// SiLU of two linear layers of the sinusoidal embedding, and of what the label adds to them.
+    fn time_embedding(&mut self, labels: Labels) -> Result<Id> {
         let config = self.config;
         let dim = config.block_out_channels[0];
-        let hidden = config.time_embedding_dim.unwrap_or(4 * dim);
-        let first = linear(self.source, "time_embedding.linear_1", dim, hidden)?;
-        let second = linear(self.source, "time_embedding.linear_2", hidden, hidden)?;
+        let width = config.time_embedding_dim.unwrap_or(4 * dim);
+        let first = linear(self.source, "time_embedding.linear_1", dim, width)?;
+        let second = linear(self.source, "time_embedding.linear_2", width, width)?;
         if dim % 2 == 1 {
             return Err(self.source.error(format!("`block_out_channels` begins with {dim}: expected an even number")));
         }
@@ -130,7 +147,17 @@ impl Lowering<'_> {
         let embedding = self.graph.push(embedding, &[])?;
         let hidden = self.push(first, &[embedding])?;
         let hidden = self.graph.push(Op::Silu, &[hidden])?;
-        let time = self.push(second, &[hidden])?;
+        let mut time = self.push(second, &[hidden])?;
+        if let Some(classes) = config.classes {
+            let tensor = Tensor::new("class_embedding.weight", &[classes, width]);
+            let table = self.source.take(&tensor.name, &tensor.shape)?;
+            match labels {
+                Labels::Learned => {
+                    time = self.push(Layer { op: Op::AddLabel { table }, tensors: vec![tensor] }, &[time])?;
+                }
+                Labels::Apart => self.labels = Some((time, table)),
+            }
+        }
         self.graph.push(Op::Silu, &[time])
     }
 

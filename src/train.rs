@@ -1,0 +1,4 @@
+//! Training a prior: data, augmentation, the loop around the gradient, and what it leaves behind.
+
+pub mod augment;
+pub mod data;
