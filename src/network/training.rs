@@ -5,11 +5,13 @@
 
 use operators::{Array, Device};
 
-use super::{Graph, Op, Precision};
+use super::{Graph, Op, Precision, cpu};
 use crate::{Error, Result};
 
+mod adamw;
 mod numbers;
 
+pub(super) use adamw::AdamW;
 pub(super) use numbers::{Layout, Role};
 
 /// A network whose numbers are being learned.
@@ -197,7 +199,12 @@ impl Trainer {
 }
 
 /// The engine of a device.
-fn engine(_graph: &Graph, device: &Device, _precision: Precision) -> Result<Box<dyn Engine>> {
-    let reason = format!("training on {device} is not there yet");
-    Err(operators::Error::Unsupported { what: "Trainer".into(), reason }.into())
+fn engine(graph: &Graph, device: &Device, _precision: Precision) -> Result<Box<dyn Engine>> {
+    match device {
+        Device::Cpu => Ok(Box::new(cpu::Training::new(graph))),
+        device => {
+            let reason = format!("training on {device} is not there yet; train on the CPU");
+            Err(operators::Error::Unsupported { what: "Trainer".into(), reason }.into())
+        }
+    }
 }
