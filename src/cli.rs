@@ -23,6 +23,7 @@ mod reconstruct;
 mod sample;
 mod simulate;
 mod target;
+mod train;
 mod tune;
 mod validate;
 mod volume;
@@ -53,6 +54,7 @@ fn run(cli: &args::Cli) -> anyhow::Result<()> {
         Some(args::Command::Simulate(args)) => simulate::run(args),
         Some(args::Command::Validate(args)) => validate::run(args),
         Some(args::Command::Tune(args)) => tune::run(args),
+        Some(args::Command::Train(args)) => train::run(args),
     }
 }
 

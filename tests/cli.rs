@@ -12,5 +12,6 @@ mod cli {
     mod results;
     mod resume;
     mod scene;
+    mod train;
     mod usage;
 }

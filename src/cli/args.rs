@@ -9,10 +9,12 @@ use operators::Spec;
 use recon::network::Precision;
 
 mod generation;
+mod train;
 mod tune;
 mod validate;
 
 pub use generation::{Bounds, Edit, Generate, Sample, Size};
+pub use train::{Family, PredictionArg, ScheduleArg, StoreArg, Train};
 pub use tune::{ObjectiveArg, Tune};
 pub use validate::Validate;
 
@@ -71,6 +73,8 @@ pub enum Command {
     Validate(Validate),
     /// Find the best parameters of a sampler for an operator, on slices that nothing is reported on later.
     Tune(Tune),
+    /// Train a prior of your own from a folder of scans.
+    Train(Box<Train>),
 }
 
 /// `recon prior ...`

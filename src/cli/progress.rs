@@ -73,6 +73,16 @@ impl Bar {
         self.show(total);
     }
 
+    /// That many are done, all of them by this run.
+    pub fn reach(&mut self, count: usize, total: usize) {
+        self.finish_slices(count.saturating_sub(self.slices_done as usize), total);
+    }
+
+    /// Says something beside the count, until that changes.
+    pub fn say(&self, text: &str) {
+        self.bar.set_message(format!("{}, {text}", self.bar.message()));
+    }
+
     fn show(&self, total: usize) {
         self.bar.set_position(self.slices_done * self.steps_per_slice);
         let seconds = self.bar.elapsed().as_secs_f64().max(1e-9);

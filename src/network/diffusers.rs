@@ -21,12 +21,13 @@ pub use write::Store;
 use config::Config;
 use unet::Labels;
 
-/// The files of a directory as diffusers writes it: texts with where they came from.
+/// The files of a directory as diffusers writes it.
 struct Files {
     /// Of the network: the directory, or the folder `unet` of a pipeline.
     folder: PathBuf,
+    /// With its text.
     config: (PathBuf, String),
-    scheduler: (PathBuf, String),
+    scheduler: PathBuf,
     weights: PathBuf,
 }
 
@@ -39,16 +40,17 @@ impl Files {
         let missing = |path: &Path| Error::Model { path: path.into(), reason: "not found".into() };
         let pipeline = directory.join("unet");
         let folder = if pipeline.is_dir() { pipeline } else { directory.into() };
-        let read = |path: PathBuf| match std::fs::read_to_string(&path) {
-            Ok(text) => Ok((path, text)),
-            Err(e) => Err(Error::Model { path, reason: e.to_string() }),
-        };
-        let config = read(folder.join(Self::CONFIG))?;
+        let config = folder.join(Self::CONFIG);
+        let config = (config.clone(), Self::read(&config)?);
         let near = [folder.join(Self::SCHEDULER), directory.join("scheduler").join(Self::SCHEDULER)];
-        let scheduler = read(near.iter().find(|path| path.exists()).unwrap_or(&near[0]).clone())?;
+        let scheduler = near.iter().find(|path| path.exists()).unwrap_or(&near[0]).clone();
         let weights = [Self::SAFETENSORS, "diffusion_pytorch_model.bin"].map(|name| folder.join(name));
         let weights = weights.iter().find(|path| path.exists()).ok_or_else(|| missing(&weights[0]))?.clone();
         Ok(Self { folder, config, scheduler, weights })
+    }
+
+    fn read(path: &Path) -> Result<String> {
+        std::fs::read_to_string(path).map_err(|e| Error::Model { path: path.into(), reason: e.to_string() })
     }
 }
 
@@ -59,7 +61,7 @@ impl Prior {
         let facts = Facts::of_directory(&folder)?;
         let name = directory.file_name().map_or("prior".into(), |name| name.to_string_lossy().into_owned());
         let checkpoint = Checkpoint::open(&weights)?;
-        Self::lower(name, (&config.0, &config.1), (&scheduler.0, &scheduler.1), checkpoint, facts)
+        Self::lower(name, (&config.0, &config.1), (&scheduler, &Files::read(&scheduler)?), checkpoint, facts)
     }
 
     /// The same files, already in memory; `weights` are those of a safetensors file.
@@ -77,12 +79,25 @@ impl Prior {
         name: String,
         config: (&Path, &str),
         scheduler: (&Path, &str),
-        mut checkpoint: Checkpoint<'_>,
+        checkpoint: Checkpoint<'_>,
         facts: Facts,
     ) -> Result<Self> {
         let schedule = Schedule::from_diffusers(scheduler.0, scheduler.1)?;
         let config = Config::new(config.0, config.1)?;
-        let unet::Lowered { graph, labels, .. } = unet::lower(&config, &mut checkpoint, Labels::Apart)?;
+        // diffusers always gives such a network a label; one that was trained without labels too says so.
+        let prior = Self::of_diffusers(name, &config, schedule, checkpoint, facts.unconditional_dropout > 0.0)?;
+        let card = Card { training_voxel_mm: facts.training_voxel_mm, ..prior.card };
+        Ok(Self { range: facts.range, card, ..prior })
+    }
+
+    fn of_diffusers(
+        name: String,
+        config: &Config,
+        schedule: Schedule,
+        mut checkpoint: Checkpoint<'_>,
+        has_none: bool,
+    ) -> Result<Self> {
+        let unet::Lowered { graph, labels, .. } = unet::lower(config, &mut checkpoint, Labels::Apart)?;
         let summary = checkpoint.finish()?;
         let card = Card {
             name,
@@ -90,12 +105,10 @@ impl Prior {
             parameters: summary.parameters,
             sha256: summary.sha256,
             training_size: config.sample_size,
-            training_voxel_mm: facts.training_voxel_mm,
+            training_voxel_mm: None,
             notes: summary.notes,
         };
-        // diffusers always gives such a network a label; one that was trained without labels too says so.
-        let classes =
-            labels.map(|(layer, table)| Classes::new(&graph, layer, table, facts.unconditional_dropout > 0.0));
-        Ok(Self { network: Network::new(graph)?, schedule, range: facts.range, classes, card })
+        let classes = labels.map(|(layer, table)| Classes::new(&graph, layer, table, has_none));
+        Ok(Self { network: Network::new(graph)?, schedule, range: (-1.0, 1.0), classes, card })
     }
 }

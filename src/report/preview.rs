@@ -10,15 +10,13 @@ use image::{ImageFormat, RgbImage};
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 
 use crate::metrics::Scores;
+use crate::report::canvas::Canvas;
 use crate::report::table::number;
 use crate::{Error, Result};
 
-mod canvas;
 mod colour;
-mod font;
 mod layout;
 
-use canvas::Canvas;
 use layout::{Layout, MARGIN};
 
 /// One slice of the figure. Images are `[channels, H, W]` with one channel or three, all of one shape over the figure.

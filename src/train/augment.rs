@@ -35,32 +35,14 @@ pub struct Augmentation {
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self {
-            flip: 0.5,
-            affine: 0.5,
-            rotation: 10.0,
-            scaling: 0.1,
-            shift: 0.05,
-            gamma: 0.2,
-            gain: 0.1,
-            phase: 0.0,
-        }
+        Self { flip: 0.5, affine: 0.5, rotation: 10.0, scaling: 0.1, shift: 0.05, gamma: 0.2, gain: 0.1, phase: 0.0 }
     }
 }
 
 impl Augmentation {
     /// Images as they are.
     pub fn none() -> Self {
-        Self {
-            flip: 0.0,
-            affine: 0.0,
-            rotation: 0.0,
-            scaling: 0.0,
-            shift: 0.0,
-            gamma: 0.0,
-            gain: 0.0,
-            phase: 0.0,
-        }
+        Self { flip: 0.0, affine: 0.0, rotation: 0.0, scaling: 0.0, shift: 0.0, gamma: 0.0, gain: 0.0, phase: 0.0 }
     }
 
     /// Checks the ranges.
@@ -239,10 +221,13 @@ mod tests {
         let square: Vec<f32> = (0..81).map(|i| i as f32).collect();
         let mut turned = square.clone();
         transform(&mut turned, (9, 9), std::f32::consts::FRAC_PI_2, 1.0, (0.0, 0.0));
-        assert!((0..9).all(|y| (0..9).all(|x| {
-            let from = (8 - x) * 9 + y;
-            (turned[y * 9 + x] - square[from]).abs() < 1e-3
-        })), "{turned:?}");
+        assert!(
+            (0..9).all(|y| (0..9).all(|x| {
+                let from = (8 - x) * 9 + y;
+                (turned[y * 9 + x] - square[from]).abs() < 1e-3
+            })),
+            "{turned:?}"
+        );
         let sum = |image: &[f32]| image.iter().sum::<f32>();
         let mut large = blob();
         transform(&mut large, (24, 20), 0.2, 1.1, (0.0, 0.0));

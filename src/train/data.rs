@@ -6,64 +6,26 @@
 
 mod files;
 mod people;
+mod settings;
 mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::io::{Axis, Source};
+use crate::io::Source;
 use crate::{Error, Result};
 
 use files::Found;
+pub use settings::DataSettings;
+
 use people::{Origin, Table};
 use slices::{FromFile, Pixels};
 
 /// Files read between two reports.
 const READ_TOGETHER: usize = 64;
-
-/// Which data, and how they become slices.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DataSettings {
-    /// Files, and folders that are searched at any depth: `.nii`, `.nii.gz`, `.png`, `.npy`.
-    pub paths: Vec<PathBuf>,
-    /// A table of the files: columns `file` (from its folder), `subject`, and `source`, `licence` where there are any. Without one the
-    /// person of a file is the `sub-XX` in its path, or its name without the number of the slice.
-    pub people: Option<PathBuf>,
-    /// The column of the table that holds the label of an image.
-    pub label_column: Option<String>,
-    /// Files and people that are left out: `*` and `?` in a name below the folder, a path, a file name, or a subject.
-    pub exclude: Vec<String>,
-    /// The planes that are taken from a scan; none for its own slices. Planes whose pixels are more oblong than 2:1 are left out.
-    pub axes: Vec<Axis>,
-    /// Rows and columns. Smaller slices get zeros around them; of larger ones the part around their centre of mass is kept.
-    pub size: (usize, usize),
-    /// Complex `.npy` arrays as real and imaginary part; real images have an imaginary part of 0.
-    pub complex: bool,
-    /// The share of the people that is kept for validation.
-    pub validation: f64,
-    /// A slice with fewer of its pixels above a tenth of the scale is empty, and dropped.
-    pub least_content: f64,
-}
-
-impl Default for DataSettings {
-    fn default() -> Self {
-        Self {
-            paths: Vec::new(),
-            people: None,
-            label_column: None,
-            exclude: Vec::new(),
-            axes: Vec::new(),
-            size: (256, 256),
-            complex: false,
-            validation: 0.05,
-            least_content: 0.02,
-        }
-    }
-}
 
 /// One image of the training.
 #[derive(Clone, Debug)]
@@ -114,7 +76,8 @@ impl Dataset {
     /// [`Error::Input`] naming the file that cannot be read or does not fit, the table that lacks a line or a column, or the first
     /// path if nothing is left, or fewer than two people where some are to be kept for validation; [`Error::Interrupted`].
     pub fn read(settings: &DataSettings, watch: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<Self> {
-        let failed = |reason: String| Error::Input { path: settings.paths.first().cloned().unwrap_or_default(), reason };
+        let failed =
+            |reason: String| Error::Input { path: settings.paths.first().cloned().unwrap_or_default(), reason };
         let table = settings.people.as_deref().map(Table::open).transpose()?;
         if settings.label_column.is_some() && table.is_none() {
             return Err(Error::Mismatch("labels are a column of a table of the files, and there is no table".into()));
@@ -142,7 +105,8 @@ impl Dataset {
     }
 
     fn assemble(settings: &DataSettings, parts: Vec<Part>) -> Result<Self> {
-        let failed = |reason: String| Error::Input { path: settings.paths.first().cloned().unwrap_or_default(), reason };
+        let failed =
+            |reason: String| Error::Input { path: settings.paths.first().cloned().unwrap_or_default(), reason };
         let with_slices: Vec<&Part> = parts.iter().filter(|part| !part.from.planes.is_empty()).collect();
         let people: BTreeSet<&str> = with_slices.iter().map(|part| part.origin.person.as_str()).collect();
         let people: Vec<&str> = people.into_iter().collect();
@@ -160,8 +124,10 @@ impl Dataset {
         let (groups, hash) = (groups(&with_slices, &held), hash(&with_slices));
         let notes = notes(&parts, settings.size);
         let pixel_mm = median(with_slices.iter().flat_map(|part| part.from.pixel_mm.iter().copied()).collect());
-        let sides: Vec<bool> =
-            with_slices.iter().flat_map(|p| std::iter::repeat_n(held[p.origin.person.as_str()], p.from.planes.len())).collect();
+        let sides: Vec<bool> = with_slices
+            .iter()
+            .flat_map(|p| std::iter::repeat_n(held[p.origin.person.as_str()], p.from.planes.len()))
+            .collect();
         let mut slices = Vec::with_capacity(sides.len());
         for part in parts {
             let label = part.origin.label.and_then(|label| labels.binary_search(&label).ok());

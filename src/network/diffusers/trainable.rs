@@ -12,7 +12,7 @@ use super::unet::{self, Labels};
 use super::write::{Store, safetensors};
 use crate::io::write_atomic;
 use crate::network::checkpoint::Checkpoint;
-use crate::network::{Facts, Graph};
+use crate::network::{Facts, Graph, Prior, Schedule};
 use crate::{Error, Result};
 
 /// The noise of the initial numbers: apart from that of the training, which has the same seed.
@@ -149,6 +149,25 @@ impl Unet {
         Ok(Self { config, graph: lowered.graph, tensors: lowered.tensors })
     }
 
+    /// The fields of `config.json`.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// The network with `numbers` in the order of [`Graph::numbers`], ready to run.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for another count of numbers; [`Error::Numerical`] if one is not finite.
+    pub fn prior(&self, numbers: &[f32], schedule: Schedule, range: (f64, f64)) -> Result<Prior> {
+        // By way of the file, so that it is the prior that the file will be.
+        let weights = safetensors(&self.tensors, numbers, Store::F32)?;
+        let path = Path::new("the network in training");
+        let checkpoint = Checkpoint::from_safetensors(path, &weights)?;
+        let config = Config::new(path, &Value::Object(self.config.clone()).to_string())?;
+        let prior = Prior::of_diffusers("training".into(), &config, schedule, checkpoint, true)?;
+        Ok(Prior { range, ..prior })
+    }
+
     /// The layers.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -216,14 +235,7 @@ impl Unet {
     /// # Errors
     /// [`Error::Mismatch`] for another count of numbers; [`Error::Numerical`] if one is not finite in the format that is stored;
     /// [`Error::Output`] if a file cannot be written.
-    pub fn write(
-        &self,
-        directory: &Path,
-        numbers: &[f32],
-        store: Store,
-        scheduler: &str,
-        facts: &Facts,
-    ) -> Result<()> {
+    pub fn write(&self, directory: &Path, numbers: &[f32], store: Store, scheduler: &str, facts: &Facts) -> Result<()> {
         let weights = safetensors(&self.tensors, numbers, store)?;
         let config = serde_json::to_string_pretty(&self.config).expect("it was JSON") + "\n";
         let facts = facts.to_json();

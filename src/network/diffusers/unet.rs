@@ -97,8 +97,10 @@ pub(super) fn lower(config: &Config, source: &mut dyn Tensors, labels: Labels) -
 }
 
 fn linear(source: &mut dyn Tensors, name: &str, inputs: usize, outputs: usize) -> Result<Layer> {
-    let tensors =
-        vec![Tensor::new(format!("{name}.weight"), &[outputs, inputs]), Tensor::new(format!("{name}.bias"), &[outputs])];
+    let tensors = vec![
+        Tensor::new(format!("{name}.weight"), &[outputs, inputs]),
+        Tensor::new(format!("{name}.bias"), &[outputs]),
+    ];
     let weight = source.take(&tensors[0].name, &tensors[0].shape)?;
     let bias = source.take(&tensors[1].name, &tensors[1].shape)?;
     Ok(Layer { op: Op::Linear { weight, bias }, tensors })

@@ -2,7 +2,7 @@
 
 use image::Rgb;
 
-use super::canvas::Canvas;
+use crate::report::canvas::Canvas;
 
 pub(super) const MARGIN: u32 = 8;
 /// Narrowest panel, in pixels of the figure: 18 characters of the smallest text.

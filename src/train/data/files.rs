@@ -53,7 +53,9 @@ pub(super) fn find(paths: &[PathBuf], exclude: &[String]) -> Result<Vec<Found>> 
 }
 
 fn is_excluded(pattern: &str, file: &Found) -> bool {
-    matches(pattern, &file.name) || matches(pattern, &file.path.to_string_lossy()) || matches(pattern, &last(&file.path))
+    matches(pattern, &file.name)
+        || matches(pattern, &file.path.to_string_lossy())
+        || matches(pattern, &last(&file.path))
 }
 
 fn last(path: &Path) -> String {
@@ -64,8 +66,9 @@ fn in_folder(given: &Path, path: PathBuf) -> Found {
     let below = path.strip_prefix(given).unwrap_or(&path);
     let name = below.to_string_lossy().replace('\\', "/");
     let folder = match name.split_once('/') {
-        Some((first, _)) => first.to_string(),
-        None => last(&given.canonicalize().unwrap_or_else(|_| given.into())),
+        // A folder of people is one folder of data.
+        Some((first, _)) if !first.starts_with("sub-") => first.to_string(),
+        _ => last(&given.canonicalize().unwrap_or_else(|_| given.into())),
     };
     Found { path, name, folder }
 }
@@ -154,6 +157,10 @@ mod tests {
         assert_eq!(names(&["*sub-01*"]), ["a.PNG", "b/sub-02/x.nii.gz"]);
         let twice = [folder.path().into(), folder.path().join("a.PNG")];
         assert_eq!(find(&twice, &[]).unwrap().len(), 3);
+        let found = find(&[folder.path().into(), folder.path().join("b")], &[]).unwrap();
+        let folders: Vec<&str> = found.iter().map(|file| file.folder.as_str()).collect();
+        assert_eq!(folders[1..], ["b", "b"]);
+        assert_eq!(find(&[folder.path().join("b")], &[]).unwrap()[0].folder, "b");
         let error = find(&[folder.path().into()], &["*".into()]).unwrap_err().to_string();
         assert!(error.contains("all of its 3 images are excluded"), "{error}");
         let error = find(&[folder.path().join("none")], &[]).unwrap_err().to_string();

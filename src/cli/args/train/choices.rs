@@ -1,0 +1,108 @@
+//! What some options of `recon train` may be.
+
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use recon::train::Weighting;
+
+use super::super::Size;
+
+/// One side, or `HxW`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side(pub Size);
+
+impl FromStr for Side {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let both = if text.contains('x') { text.to_string() } else { format!("{text}x{text}") };
+        let size = both.parse().map_err(|_| format!("expected a side or HxW, such as 256 or 256x224, got `{text}`"))?;
+        Ok(Self(size))
+    }
+}
+
+/// Numbers of the written weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreArg {
+    /// Half precision: half the size.
+    F16,
+    /// As they were trained.
+    F32,
+}
+
+/// Which noise levels are drawn, and how the network is used at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    /// Timesteps of a variance-preserving process (DDPM).
+    Steps,
+    /// The same, and levels between the timesteps (SR3).
+    BetweenSteps,
+    /// Noise-conditional score matching over a continuum of levels (variance exploding).
+    ScoreMatching,
+    /// EDM's preconditioning and law of levels.
+    Edm,
+    /// Flow matching along straight lines.
+    Flow,
+}
+
+/// What the network predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PredictionArg {
+    /// The noise.
+    Epsilon,
+    /// The velocity of a spherical path.
+    V,
+    /// The clean image.
+    Sample,
+}
+
+/// The betas of the timesteps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScheduleArg {
+    /// From 0.0001 to 0.02 (Ho et al. 2020).
+    Linear,
+    /// A cosine (Nichol and Dhariwal 2021).
+    Cosine,
+}
+
+/// `simple`, `min-snr:5`, `p2:1,1`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightingArg(pub Weighting);
+
+impl FromStr for WeightingArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, numbers) = text.split_once(':').unwrap_or((text, ""));
+        let numbers: Option<Vec<f64>> =
+            numbers.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().ok().filter(|n| *n > 0.0)).collect();
+        let weighting = match (name, numbers.as_deref()) {
+            ("simple", Some([])) => Some(Weighting::Simple),
+            ("min-snr", Some([])) => Some(Weighting::MinSnr { gamma: 5.0 }),
+            ("min-snr", Some(&[gamma])) => Some(Weighting::MinSnr { gamma }),
+            ("p2", Some([])) => Some(Weighting::P2 { k: 1.0, gamma: 1.0 }),
+            ("p2", Some(&[k, gamma])) => Some(Weighting::P2 { k, gamma }),
+            _ => None,
+        };
+        weighting.map(Self).ok_or_else(|| {
+            format!("expected simple, min-snr, min-snr:GAMMA, p2 or p2:K,GAMMA with positive numbers, got `{text}`")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weightings_and_sides_are_read() {
+        assert_eq!("min-snr:3".parse(), Ok(WeightingArg(Weighting::MinSnr { gamma: 3.0 })));
+        assert_eq!("p2".parse(), Ok(WeightingArg(Weighting::P2 { k: 1.0, gamma: 1.0 })));
+        for wrong in ["p2:1", "min-snr:0", "simple:1", "snr", ""] {
+            assert!(wrong.parse::<WeightingArg>().is_err(), "{wrong}");
+        }
+        assert_eq!("64".parse(), Ok(Side(Size { rows: 64, columns: 64 })));
+        assert_eq!("64x48".parse(), Ok(Side(Size { rows: 64, columns: 48 })));
+        assert!("0".parse::<Side>().is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! The model card.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use recon::train::Validation;
+
+use super::{Plan, settings, trial};
+
+/// `README.md` of a model directory: data, licences, settings, validation, the command.
+pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last: Option<&(u64, Validation)>) -> String {
+    let Plan { args, data, network, objective, .. } = plan;
+    let name = args.output.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    let [channels, rows, columns] = data.shape();
+    let mut card = String::new();
+    let mut say = |text: String| writeln!(card, "{text}").expect("a string takes everything");
+    say(format!("# {name}\n"));
+    let kind = if args.images.complex { "complex images as real and imaginary part" } else { "real images" };
+    let (low, high) = settings::range(args);
+    say(format!(
+        "A diffusion prior trained by `recon train` {}: a `UNet2DModel` of {:.2} million numbers, {channels} x {rows} x {columns}, \
+         {kind}; 0 and 1 of data units (1 is the 99.5th percentile of a volume) are {low} and {high} for the network. The weights \
+         are the moving average.\n",
+        env!("CARGO_PKG_VERSION"),
+        network.parameters() as f64 / 1e6
+    ));
+    say("## Data\n".into());
+    say("| source | slices | people | kept for validation | licence |\n|---|---|---|---|---|".into());
+    for group in data.groups() {
+        let licences: Vec<&str> = match args.licence.is_empty() {
+            true => group.licences.iter().map(String::as_str).collect(),
+            false => args.licence.iter().map(String::as_str).collect(),
+        };
+        let licences = if licences.is_empty() { "not stated".into() } else { licences.join("; ") };
+        let (slices, people) = (group.slices, group.people);
+        say(format!(
+            "| {} | {} | {} | {} slices of {} people | {licences} |",
+            group.name, slices.0, people.0, slices.1, people.1
+        ));
+    }
+    say(String::new());
+    data.notes().iter().for_each(|note| say(format!("- {note}")));
+    if !args.images.exclude.is_empty() {
+        say(format!("- left out: {}", args.images.exclude.join(", ")));
+    }
+    if !data.labels().is_empty() {
+        let labels: Vec<String> = data.labels().iter().enumerate().map(|(i, label)| format!("{i} {label}")).collect();
+        say(format!("- classes: {}", labels.join(", ")));
+    }
+    say(format!("- SHA-256 of the slices: {}\n", data.hash()));
+    say("## Training\n".into());
+    let optimiser = &args.optimiser;
+    let took = took.map_or(String::new(), |took| format!(" ({} in the last run)", trial::duration(took.as_secs_f64())));
+    say(format!(
+        "- {done} of {} steps of {} images on {}{took}; seed {}",
+        optimiser.steps, optimiser.batch, plan.device, args.seed
+    ));
+    say(format!(
+        "- AdamW, learning rate {}, weight decay {}, clipping {}, moving average {}",
+        optimiser.learning_rate, optimiser.weight_decay, optimiser.clip, optimiser.ema
+    ));
+    say(format!("- prediction {:?}, {:?}, {:?}", objective.schedule.prediction, objective.law, objective.weighting));
+    say(format!("- {:?}\n", settings::augmentation(args)));
+    if let Some((step, validation)) = last {
+        say("## Validation\n".into());
+        say(format!(
+            "After step {step}, on {} slices of people who were not trained on, by quarter of the noise levels from the weakest on:\n",
+            validation.images
+        ));
+        say("| | 1 | 2 | 3 | 4 | mean |\n|---|---|---|---|---|---|".into());
+        for (name, values) in [("loss", &validation.loss), ("squared error of the noise", &validation.noise_error)] {
+            let four: Vec<String> = values.iter().map(|v| format!("{v:.5}")).collect();
+            say(format!("| {name} | {} | {:.5} |", four.join(" | "), values.iter().sum::<f64>() / 4.0));
+        }
+        say(String::new());
+    }
+    say("## Command\n".into());
+    let command: Vec<String> = std::env::args().skip(1).map(|argument| quoted(&argument)).collect();
+    say(format!("```\nrecon {}\n```\n", command.join(" ")));
+    say("Research use only; not for diagnostic use.".into());
+    card
+}
+
+/// As a shell takes it.
+fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
+    match !argument.is_empty() && argument.chars().all(is_plain) {
+        true => argument.into(),
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn commands_can_be_typed_again() {
+        let said = ["--size=64", "sub-05*", "it's", ""].map(quoted);
+        assert_eq!(said, ["--size=64", "'sub-05*'", r"'it'\''s'", "''"]);
+    }
+}

@@ -1,0 +1,302 @@
+//! The loop around the gradient.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+
+use operators::{Array, Device, Noise, Space, Stream};
+use serde_json::{Map, Value, json};
+
+use super::batches::{Batch, Batches};
+use super::checkpoint::Checkpoint;
+use super::samples::samples;
+use super::settings::{RunSettings, average_decay};
+use super::validation::{Validation, validate};
+use super::watcher::{Event, Watcher};
+use super::{Augmentation, Dataset, Objective};
+use crate::network::{Precision, Prior, State, Trainer, Unet, Update};
+use crate::{Error, Result};
+
+/// The noise that images meet; the streams of a batch are (step, place in the batch), as those of the augmentation.
+const TRAINING: u8 = 5;
+/// Which images lose their label.
+const DROPOUT: u8 = 7;
+/// Steps in a row whose gradient is not finite before a training ends.
+const MOST_SKIPPED: u64 = 5;
+
+/// What is trained, on what, to what end.
+#[derive(Debug)]
+pub struct Training<'a> {
+    /// The network at the start.
+    pub network: &'a Unet,
+    /// The images.
+    pub data: &'a Dataset,
+    /// What is minimised.
+    pub objective: &'a Objective,
+    /// How images are changed.
+    pub augmentation: Augmentation,
+    /// What 0 and 1 of data units are for the network.
+    pub range: (f64, f64),
+    /// The numbers.
+    pub settings: RunSettings,
+    /// Where it runs.
+    pub device: &'a Device,
+    /// What a GPU computes with.
+    pub precision: Precision,
+}
+
+/// One batch on its way from the reader.
+struct Prepared {
+    batch: Batch,
+    /// In the network's intensities.
+    x0: Array,
+}
+
+impl Training<'_> {
+    /// Checks everything that can be known before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] naming what does not fit, with what was expected.
+    pub fn check(&self) -> Result<()> {
+        let RunSettings { steps, batch, micro_batch, .. } = self.settings;
+        let error = |reason: String| Err(Error::Mismatch(reason));
+        let (graph, [channels, rows, columns]) = (self.network.graph(), self.data.shape());
+        self.augmentation.check()?;
+        if steps == 0 || batch == 0 || micro_batch == 0 || !batch.is_multiple_of(micro_batch) {
+            return error(format!(
+                "{steps} steps of {batch} images, {micro_batch} at a time: expected at least 1 each, and whole parts"
+            ));
+        }
+        let multiple = graph.multiple();
+        if !rows.is_multiple_of(multiple) || !columns.is_multiple_of(multiple) {
+            return error(format!("images of {rows} x {columns}: this network takes sides that divide by {multiple}"));
+        }
+        let (inputs, outputs) = (graph.input_channels(), graph.output_channels());
+        if inputs != channels || outputs != self.objective.outputs(channels) {
+            let expected = self.objective.outputs(channels);
+            return error(format!(
+                "the network takes {inputs} channels and returns {outputs}, the data and the objective want {channels} and {expected}"
+            ));
+        }
+        let (classes, labels) = (self.network.classes().unwrap_or(0), self.data.labels().len());
+        if classes < labels || (labels == 0 && classes > 0) {
+            return error(format!("the data have {labels} labels, the network {classes}"));
+        }
+        let slices = self.data.train().len();
+        if slices < batch {
+            return error(format!("{slices} slices to train on are fewer than a batch of {batch}"));
+        }
+        Ok(())
+    }
+
+    /// By name, everything that the result depends on, for a checkpoint.
+    pub fn key(&self) -> Map<String, Value> {
+        let RunSettings { steps, batch, micro_batch, rate, betas, epsilon, weight_decay, clip, .. } = &self.settings;
+        let RunSettings { average_decay, dropout, seed, .. } = &self.settings;
+        let key = json!({
+            "network": self.network.config(),
+            "data": self.data.hash(),
+            "objective": format!("{:?}", Described(self.objective)),
+            "augmentation": format!("{:?}", self.augmentation),
+            "range": [self.range.0, self.range.1],
+            "steps": steps,
+            "batch": batch,
+            "micro-batch": micro_batch,
+            "learning rate": rate.peak,
+            "warm-up": rate.warm_up,
+            "last learning rate": rate.end,
+            "betas": [betas.0, betas.1],
+            "epsilon": epsilon,
+            "weight decay": weight_decay,
+            "clip": clip,
+            "average decay": average_decay,
+            "dropout": dropout,
+            "seed": seed,
+            "precision": if self.device.gpu().is_some() { json!(format!("{:?}", self.precision)) } else { json!("F32") },
+        });
+        match key {
+            Value::Object(map) => map,
+            _ => unreachable!("the macro was given an object"),
+        }
+    }
+
+    /// Trains, from the start or from `resumed`, and keeps checkpoints in `directory`, which must be there. Returns the last state.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] as [`Training::check`], or if `resumed` is of another training; [`Error::Interrupted`] if the watcher
+    /// broke off; [`Error::Numerical`] if the gradient of several steps in a row is not finite; those of the watcher, of files and of
+    /// a device. A checkpoint of the last finite step is there after an interruption; after another error that of the last interval.
+    pub fn run(&self, directory: &Path, resumed: Option<Checkpoint>, watcher: &mut dyn Watcher) -> Result<State> {
+        self.check()?;
+        let mut trainer = Trainer::new(self.network.graph().clone(), self.device, self.precision)?;
+        let mut done = 0;
+        if let Some(checkpoint) = resumed {
+            checkpoint.check(&self.key())?;
+            trainer.restore(&checkpoint.state)?;
+            done = checkpoint.step;
+        } else {
+            let validation = self.validate(&mut trainer)?;
+            if let Some(validation) = &validation {
+                let _ = watcher.see(&Event::Validated { step: 0, validation })?;
+            }
+        }
+        let batches = Batches::new(self.data, self.augmentation, self.settings.batch, self.settings.seed);
+        std::thread::scope(|scope| {
+            // One batch waits while one is computed.
+            let (ready, prepared) = sync_channel::<Result<Prepared>>(1);
+            let last = self.settings.steps;
+            scope.spawn(move || {
+                for step in done + 1..=last {
+                    let prepared = batches.at(step).and_then(|batch| self.prepare(batch));
+                    let failed = prepared.is_err();
+                    if ready.send(prepared).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            let mut in_a_row = 0;
+            for prepared in prepared {
+                let prepared = prepared?;
+                let step = prepared.batch.step;
+                let (loss, gradient_norm) = self.step(&mut trainer, &prepared)?;
+                let finite = gradient_norm.is_finite() && loss.is_finite();
+                in_a_row = if finite { 0 } else { in_a_row + 1 };
+                let rate = self.settings.rate.at(step);
+                let mut flow = match finite {
+                    true => watcher.see(&Event::Step { step, loss, rate, gradient_norm })?,
+                    false => watcher.see(&Event::Skipped { step, in_a_row })?,
+                };
+                if in_a_row >= MOST_SKIPPED {
+                    return Err(Error::Numerical(format!(
+                        "step {step}: the gradient was not finite {in_a_row} times in a row (loss {loss}); the last checkpoint is in {}; \
+                         try a smaller learning rate or stronger clipping",
+                        directory.display()
+                    )));
+                }
+                if flow.is_continue() {
+                    flow = self.look(&mut trainer, step, watcher)?;
+                }
+                let is_due = step.is_multiple_of(self.settings.checkpoint_every.max(1)) || step == last;
+                // A state in the middle of failures would be resumed as if there were none.
+                if (is_due || flow.is_break()) && in_a_row == 0 {
+                    self.keep(&trainer, (step, directory), watcher)?;
+                }
+                if flow.is_break() && step < last {
+                    return Err(Error::Interrupted);
+                }
+            }
+            trainer.state()
+        })
+    }
+
+    fn prepare(&self, batch: Batch) -> Result<Prepared> {
+        let (low, high) = (self.range.0 as f32, self.range.1 as f32);
+        let values = batch.images.as_f32()?.iter().map(|v| low + (high - low) * v).collect();
+        let x0 = Array::from_vec(batch.images.shape(), values)?;
+        Ok(Prepared { batch, x0 })
+    }
+
+    /// One step; the mean loss and the norm of the gradient.
+    fn step(&self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(f64, f64)> {
+        let RunSettings { batch, micro_batch, seed, .. } = self.settings;
+        let step = prepared.batch.step;
+        let labels = self.labels(prepared)?;
+        let mut sum = 0.0;
+        for start in (0..batch).step_by(micro_batch) {
+            let x0 = prepared.x0.items(start, start + micro_batch)?.to(self.device)?;
+            let stream =
+                |place: usize| Stream { slice: step as u32, sample: (start + place) as u32, purpose: TRAINING };
+            let mut noise = Noise::new(seed, (0..micro_batch).map(stream).collect()).on(self.device);
+            let draw = self.objective.draw(&x0, &mut noise)?;
+            let output = trainer.forward(&draw.input, &draw.told(), &labels[start..start + micro_batch])?;
+            let loss = self.objective.loss(&draw, &output)?;
+            sum += loss.per_image.iter().sum::<f64>();
+            // The objective's gradient is that of the mean over its part.
+            let share = micro_batch as f64 / batch as f64;
+            let gradient = if share == 1.0 { loss.gradient } else { loss.gradient.scale(share) };
+            trainer.backward(&gradient)?;
+        }
+        let norm = trainer.update(&self.update(step))?;
+        Ok((sum / batch as f64, norm))
+    }
+
+    fn update(&self, step: u64) -> Update {
+        let RunSettings { rate, betas, epsilon, weight_decay, clip, average_decay: decay, .. } = self.settings;
+        Update {
+            step,
+            learning_rate: rate.at(step),
+            betas,
+            epsilon,
+            weight_decay,
+            clip,
+            average_decay: average_decay(decay, step),
+        }
+    }
+
+    /// The labels of a batch, some of them dropped.
+    fn labels(&self, prepared: &Prepared) -> Result<Vec<Option<usize>>> {
+        let RunSettings { dropout, seed, .. } = self.settings;
+        let Batch { step, labels, .. } = &prepared.batch;
+        if dropout <= 0.0 || labels.iter().all(Option::is_none) {
+            return Ok(labels.clone());
+        }
+        let stream = |place: usize| Stream { slice: *step as u32, sample: place as u32, purpose: DROPOUT };
+        let drawn = Noise::new(seed, (0..labels.len()).map(stream).collect()).uniform(&Space::real(&[1]))?;
+        let drawn = drawn.as_f32()?;
+        Ok(labels.iter().zip(drawn).map(|(label, &u)| label.filter(|_| f64::from(u) > dropout)).collect())
+    }
+
+    /// Validation and samples, where they are due.
+    fn look(&self, trainer: &mut Trainer, step: u64, watcher: &mut dyn Watcher) -> Result<ControlFlow<()>> {
+        let RunSettings { steps, validate_every, sample_every, .. } = self.settings;
+        let is_due = |every: u64| step.is_multiple_of(every.max(1)) || step == steps;
+        if is_due(validate_every)
+            && let Some(validation) = self.validate(trainer)?
+            && watcher.see(&Event::Validated { step, validation: &validation })?.is_break()
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        if sample_every.is_some_and(is_due) {
+            let prior = self.prior(&trainer.state()?.average)?;
+            let images = samples(prior, self.data.shape(), self.settings.samples, self.settings.seed, self.device)?;
+            return watcher.see(&Event::Sampled { step, images: &images });
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn validate(&self, trainer: &mut Trainer) -> Result<Option<Validation>> {
+        let (images, seed) = (self.settings.validation_images, self.settings.seed);
+        validate(trainer, self, (images, self.settings.micro_batch), seed)
+    }
+
+    /// The prior of these numbers.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for another count of numbers.
+    pub fn prior(&self, numbers: &[f32]) -> Result<Prior> {
+        let prior = self.network.prior(numbers, self.objective.schedule.clone(), self.range)?;
+        Ok(Prior { network: prior.network.with_precision(self.precision), ..prior })
+    }
+
+    fn keep(&self, trainer: &Trainer, (step, directory): (u64, &Path), watcher: &mut dyn Watcher) -> Result<()> {
+        let checkpoint = Checkpoint { step, state: trainer.state()?, settings: self.key() };
+        checkpoint.write(directory)?;
+        let _ = watcher.see(&Event::Kept { step, state: &checkpoint.state })?;
+        Ok(())
+    }
+}
+
+/// An objective without the thousand levels of its schedule, which follow from the rest.
+struct Described<'a>(&'a Objective);
+
+impl std::fmt::Debug for Described<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Objective { schedule, law, weighting, pairing, learned_variance } = self.0;
+        let (low, high) = schedule.sigma_range();
+        write!(
+            f,
+            "{:?}, sigma {low:e} to {high:e}, {law:?}, {weighting:?}, {pairing:?}, learned variance {learned_variance}",
+            schedule.prediction
+        )
+    }
+}

@@ -1,0 +1,8 @@
+//! Training: the data, the network that is written, the loop and its checkpoints.
+
+#![allow(clippy::unwrap_used)]
+
+mod data;
+mod model;
+mod run;
+mod scene;
