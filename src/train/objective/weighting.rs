@@ -6,7 +6,7 @@ use crate::network::Schedule;
 /// for the error of epsilon and carried over to what the network predicts: the error of its output is `sigma / c_out` times that.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Weighting {
-    /// 1. Of a network that predicts epsilon that is `L_simple` (Ho et al. 2020); under EDM's preconditioning it is
+    /// One. Of a network that predicts epsilon that is `L_simple` (Ho et al. 2020); under EDM's preconditioning it is
     /// `(sigma^2 + sigma_data^2) / (sigma sigma_data)^2` for the error of x0 (Karras et al. 2022, table 1); of a variance-exploding
     /// network it is `sigma^2` for the error of the score (Song and Ermon 2019; Song et al. 2021).
     #[default]
@@ -48,7 +48,7 @@ mod tests {
     fn weights_are_those_of_the_papers() {
         let schedule = |prediction| Schedule::linear(1000, (1e-4, 0.02), prediction);
         for sigma in [0.02, 0.3, 1.0, 7.0] {
-            let snr = 1.0 / (sigma * sigma);
+            let snr: f64 = 1.0 / (sigma * sigma);
             for (prediction, min_snr, p2) in [
                 (Prediction::Sample, snr.min(5.0), snr / (1.0 + snr)),
                 (Prediction::Epsilon, snr.min(5.0) / snr, 1.0 / (1.0 + snr)),
