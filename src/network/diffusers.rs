@@ -6,7 +6,7 @@ mod unet;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
-use super::{Card, Network, Prior, Schedule};
+use super::{Card, Network, Prior, Schedule, settings};
 use crate::{Error, Result};
 
 use config::Config;
@@ -30,7 +30,8 @@ impl Prior {
         let weights = weights.iter().find(|path| path.exists()).ok_or_else(|| missing(&weights[0]))?;
         let name = directory.file_name().map_or("prior".into(), |name| name.to_string_lossy().into_owned());
         let checkpoint = Checkpoint::open(weights)?;
-        Self::lower(name, (&config_path, &config), (scheduler_path, &scheduler), checkpoint)
+        let prior = Self::lower(name, (&config_path, &config), (scheduler_path, &scheduler), checkpoint)?;
+        settings::apply(prior, folder)
     }
 
     /// The same files, already in memory; `weights` are those of a safetensors file.
@@ -63,6 +64,6 @@ impl Prior {
             training_voxel_mm: None,
             notes: summary.notes,
         };
-        Ok(Self { network: Network::new(graph)?, schedule, range: (-1.0, 1.0), classes: None, card })
+        Ok(Self { network: Network::new(graph)?, schedule, range: (-1.0, 1.0), classes: None, condition: None, card })
     }
 }
