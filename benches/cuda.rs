@@ -52,7 +52,7 @@ fn step(gpu: &Arc<Gpu>, network: Network, batch: usize) -> f64 {
         notes: Vec::new(),
     };
     let schedule = Training::from_betas(&betas, Prediction::Epsilon);
-    let prior = Prior { network, schedule, range: (-1.0, 1.0), classes: None, card };
+    let prior = Prior { network, schedule, range: (-1.0, 1.0), classes: None, condition: None, card };
     let space = Space::real(&[3, 256, 256]);
     let denoiser = NetworkDenoiser::new(Arc::new(prior), &space).unwrap();
     let operator = build(&"sr-4x".parse().unwrap(), &Context::new(3, 256, 256)).unwrap();

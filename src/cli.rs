@@ -14,6 +14,7 @@ mod finish;
 mod generate;
 mod info;
 mod journal;
+mod likelihood;
 mod list;
 mod outputs;
 mod plan;

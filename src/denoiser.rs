@@ -2,13 +2,17 @@
 
 use operators::{Array, Space};
 
-use crate::Result;
+use crate::conditions::Condition;
+use crate::{Error, Result};
 
 mod classifier;
 mod classifier_free;
 mod clipped;
+mod conditional;
+mod consistent;
 mod flat;
 mod gaussian;
+mod joint_gaussian;
 mod learned_variance;
 mod mixture;
 mod network;
@@ -17,8 +21,11 @@ mod threshold;
 pub use classifier::{Classifier, ClassifierGuided};
 pub use classifier_free::ClassifierFree;
 pub use clipped::Clipped;
+pub use consistent::Consistent;
 pub use flat::Flat;
 pub use gaussian::Gaussian;
+pub(crate) use gaussian::{degrees_of_freedom, from_degrees_of_freedom};
+pub use joint_gaussian::JointGaussian;
 pub use learned_variance::LearnedVariance;
 pub use mixture::GaussianMixture;
 pub use network::NetworkDenoiser;
@@ -58,6 +65,19 @@ pub trait Denoiser: Send + Sync {
     /// As [`Denoiser::denoise`].
     fn denoise_with_variance(&self, x: &Array, sigma: f64, sigma_prev: f64) -> Result<(Array, Option<Array>)> {
         Ok((self.denoise(x, sigma)?, self.reverse_variance(x, sigma, sigma_prev)?))
+    }
+    /// What it must be shown beside the noisy image before it denoises; `None` for an unconditional prior, and for one that was shown it.
+    fn condition(&self) -> Option<&Condition> {
+        None
+    }
+    /// `E[x0 | x0 + sigma z = x, c]` for one image `c` `[batch, space...]` per noisy image, in data units; without one, the condition is
+    /// dropped, as classifier-free guidance wants it.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a prior without a condition, or an image that is not of its space.
+    fn conditioned(&self, _image: Option<&Array>) -> Result<Box<dyn Denoiser + '_>> {
+        let reason = "the prior is unconditional: expected one that was trained with a condition (recon.json names it)";
+        Err(Error::Mismatch(reason.into()))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use operators::{Array, Spec};
 
+use crate::conditions::unexpected;
 use crate::denoiser::Denoiser;
 use crate::method::Method;
 use crate::samplers::Run;
@@ -108,8 +109,12 @@ pub fn build(spec: &Spec) -> Result<Box<dyn Generator>> {
     (entry.build)(&spec)
 }
 
-/// Checks that the images are of the prior's space, one per noise stream, and returns their number.
+/// Checks that the prior is unconditional or was shown its condition, and that the images are of its space, one per noise stream; returns
+/// their number.
 fn check(prior: &dyn Denoiser, x: &Array, run: &Run<'_>) -> Result<usize> {
+    if let Some(condition) = prior.condition() {
+        return Err(unexpected(condition));
+    }
     let batch = prior.space().check(x, "the noisy images")?;
     if run.noise.batch() != batch {
         return Err(Error::Mismatch(format!("{batch} images, {} noise streams", run.noise.batch())));

@@ -31,15 +31,18 @@
 //! [`Observer`](samplers::Observer), and the same seed gives the same bits for any batch size and number of threads.
 
 pub mod classical;
+pub mod conditions;
 pub mod denoiser;
 mod error;
 pub mod generators;
 pub mod inspect;
 pub mod io;
+pub mod likelihood;
 pub mod method;
 pub mod metrics;
 pub mod network;
 pub mod report;
+mod runge_kutta;
 pub mod samplers;
 pub mod scale;
 pub mod schedule;

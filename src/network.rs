@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use operators::cuda::Gpu;
 use operators::{Array, Device};
 
+use crate::conditions::Condition;
 use crate::{Error, Result};
 
 mod adm;
@@ -26,14 +27,16 @@ mod open;
 #[cfg(test)]
 mod published;
 mod schedule;
+mod settings;
 mod training;
 
 pub use classes::Classes;
 pub use cuda::Precision;
-pub use diffusers::{Condition, Facts, Store, Unet, UnetSettings};
+pub use diffusers::{Store, Unet, UnetSettings};
 pub use footprint::Footprint;
 pub use graph::{Conv, Graph, Id, Node, Op, Weights};
 pub use schedule::{Levels, Preconditioning, Prediction, Schedule};
+pub use settings::{FILE as SETTINGS_FILE, Settings};
 pub use training::{State, Trainer, Update};
 
 /// A network that is ready to run, on the device where the images are.
@@ -193,6 +196,9 @@ pub struct Prior {
     pub range: (f64, f64),
     /// The classes, of a class-conditional network.
     pub classes: Option<Classes>,
+    /// The image that it is shown beside the noisy one, of an image-conditional network: as many channels again, after those of the
+    /// noisy image.
+    pub condition: Option<Condition>,
     /// What is known of it.
     pub card: Card,
 }

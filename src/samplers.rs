@@ -6,10 +6,11 @@ use operators::{Array, Device, ForwardOperator, Noise, Space, Spec};
 
 use crate::denoiser::Denoiser;
 use crate::method::Method;
-use crate::{Error, Result, classical};
+use crate::{Error, Result, classical, conditions};
 
 mod adam;
 mod ccdf;
+mod conditional;
 mod csgm;
 mod daps;
 mod ddnm;
@@ -32,12 +33,14 @@ mod repaint;
 mod score_mri;
 mod score_sde;
 mod spectral;
+mod sr3;
 mod tds;
 mod tmpd;
 mod travel;
 mod zero_filled;
 
 pub use ccdf::Ccdf;
+pub use conditional::{Conditional, Steps};
 pub use csgm::{Csgm, Weighting};
 pub use daps::{Daps, Draw};
 pub use ddnm::Ddnm;
@@ -59,6 +62,7 @@ pub use red_diff::{RedDiff, Weight};
 pub use repaint::RePaint;
 pub use score_mri::ScoreMri;
 pub use score_sde::{Predictor, ScoreSde};
+pub use sr3::Sr3;
 pub use tds::Tds;
 pub use tmpd::Tmpd;
 pub use zero_filled::ZeroFilled;
@@ -77,6 +81,11 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
     /// How often the network is evaluated per image, a pull-back counted separately: `(denoise, vjp)`. `(0, 0)` for a method that
     /// does not use the prior.
     fn evaluations(&self) -> (usize, usize);
+
+    /// Whether it needs a prior with a condition ([`Denoiser::condition`]); any other needs one without.
+    fn is_conditional(&self) -> bool {
+        false
+    }
 }
 
 /// What was measured: `y = A(x) + noise_std z`.
@@ -185,6 +194,8 @@ pub const SAMPLERS: &[Entry] = &[
     csgm::ENTRY,
     pnp_flow::ENTRY,
     flowdps::ENTRY,
+    sr3::ENTRY,
+    conditional::ENTRY,
     classical::L1_WAVELET,
     classical::TV,
     pseudo_inverse::ENTRY,
@@ -200,11 +211,19 @@ pub fn build(spec: &Spec) -> Result<Box<dyn Sampler>> {
     (entry.build)(&spec)
 }
 
-/// Checks that prior and operator speak of the same images, and returns the batch size.
+/// Checks that the prior is unconditional, and that prior and operator speak of the same images, and returns the batch size.
 ///
 /// # Errors
 /// [`Error::Mismatch`] where they do not.
 pub fn check(problem: &Problem<'_>, prior: &dyn Denoiser, run: &Run<'_>) -> Result<usize> {
+    match prior.condition() {
+        Some(condition) => Err(conditions::unexpected(condition)),
+        None => check_images(problem, prior, run),
+    }
+}
+
+/// The same for any prior.
+fn check_images(problem: &Problem<'_>, prior: &dyn Denoiser, run: &Run<'_>) -> Result<usize> {
     let (domain, space): (&Space, &Space) = (problem.operator.domain(), prior.space());
     if domain != space {
         let message = format!("the operator measures images of {domain}, the prior knows images of {space}");

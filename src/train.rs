@@ -13,6 +13,7 @@ mod rate;
 mod run;
 mod samples;
 mod settings;
+mod shown;
 mod validation;
 mod watcher;
 

@@ -4,6 +4,7 @@
 
 mod cli {
     mod commands;
+    mod conditions;
     mod files;
     mod generation;
     mod inputs;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use recon::denoiser::{Denoiser, NetworkDenoiser};
-use recon::network::{Conv, Graph, Id, Network, Op, Precision, Prior, Weights};
+use recon::network::{Conv, Graph, Id, Network, Op, Precision, Prior, Settings, Weights};
 use recon::operators::cuda::Gpu;
 use recon::operators::{Array, Context, Device, Noise, Space, Stream, build};
 use recon::samplers::{self, Problem, Run, Silent};
@@ -279,6 +279,62 @@ fn denoiser_on_the_gpu() {
         assert!(distance(&denoised, &here.x0) < 1e-5, "{sigma}: {:.1e}", distance(&denoised, &here.x0));
         let error = distance(&gradient, &here.vjp(&v).unwrap());
         assert!(error < 1e-5, "{sigma}: pull-back {error:.1e}");
+    }
+}
+
+/// A small network that is shown an image, of diffusers; from inside the binary, too.
+fn conditional() -> Prior {
+    let config = include_str!("vectors/diffusers_tiny_conditional/config.json");
+    let scheduler = include_str!("vectors/diffusers_tiny_conditional/scheduler_config.json");
+    let weights = include_bytes!("vectors/diffusers_tiny_conditional/diffusion_pytorch_model.safetensors");
+    let settings = include_str!("vectors/diffusers_tiny_conditional/recon.json");
+    let path = std::path::Path::new("conditional/recon.json");
+    let prior = Prior::from_bytes("conditional", config, scheduler, weights).unwrap();
+    prior.with_settings(path, Settings::parse(path, settings).unwrap()).unwrap()
+}
+
+/// What a network is shown goes in after the noisy image, padded like it, and the pull-back leaves it out; dropped, it is zeros. Of one
+/// channel, and of a complex image.
+#[test]
+fn conditional_denoiser_on_the_gpu() {
+    let Some(gpu) = gpu() else { return };
+    let device = Device::Cuda(gpu);
+    let of_two = {
+        let network = Network::new(graph(4, |graph, x| {
+            let hidden = graph.push(conv(4, 32, 3, 1, (1, 1)), &[x]).unwrap();
+            let hidden = graph.push(norm(32, 4, true), &[hidden]).unwrap();
+            graph.push(conv(32, 2, 3, 1, (1, 1)), &[hidden]).unwrap();
+        }));
+        Prior { network: network.unwrap(), ..conditional() }
+    };
+    let streams = || (0..2).map(|slice| Stream { slice, ..Stream::default() }).collect::<Vec<_>>();
+    for (prior, space) in [
+        (conditional(), Space::real(&[1, 16, 24])),
+        (conditional(), Space::real(&[1, 9, 13])),
+        (of_two, Space::complex(&[1, 9, 12])),
+    ] {
+        let prior = Prior { network: prior.network.with_precision(Precision::F32), ..prior };
+        let denoiser = NetworkDenoiser::new(Arc::new(prior), &space).unwrap();
+        let draw = |seed| Noise::new(seed, streams()).normal(&space).unwrap();
+        let (x, c, v) = (draw(1), draw(2), draw(3));
+        let there = |a: &Array| a.to(&device).unwrap();
+        for sigma in [0.05, 2.0] {
+            let shown = denoiser.conditioned(Some(&c)).unwrap();
+            let here = shown.linearize(&x, sigma).unwrap();
+            let away = there(&c);
+            let away = denoiser.conditioned(Some(&away)).unwrap();
+            let at = away.linearize(&there(&x), sigma).unwrap();
+            let dropped = |x: &Array| denoiser.conditioned(None).unwrap().denoise(x, sigma).unwrap();
+            let errors = [
+                distance(&at.x0, &here.x0),
+                distance(&away.denoise(&there(&x), sigma).unwrap(), &here.x0),
+                distance(&at.vjp(&there(&v)).unwrap(), &here.vjp(&v).unwrap()),
+                distance(&dropped(&there(&x)), &dropped(&x)),
+            ];
+            println!("{space} at {sigma}: {errors:?}");
+            assert!(errors.iter().all(|error| *error < 1e-5), "{space} at {sigma}: {errors:?}");
+            assert!(away.denoise(&x, sigma).is_err(), "the condition is on the GPU, the image is not");
+        }
     }
 }
 

@@ -9,6 +9,11 @@ use operators::spec::Entry as _;
 use operators::{Context, Device, Noise, Spec, Stream, build};
 use recon::denoiser::{Denoiser, Gaussian};
 use recon::samplers::{self, Problem, Run, SAMPLERS, Silent};
+use shown::shown;
+
+#[path = "support/shown.rs"]
+#[allow(dead_code, reason = "every test file uses its own part")]
+mod shown;
 
 const SIDE: usize = 8;
 
@@ -23,8 +28,9 @@ fn prior(space: &operators::Space) -> Gaussian {
 fn compare(device: &Device) {
     let mut failures = Vec::new();
     let context = Context::new(1, SIDE, SIDE);
-    for (operator, noise_std) in [("mri-4x", 0.05), ("blur-gaussian:sigma=1", 0.05), ("inpaint-random:p=0.5", 0.0)] {
-        let operator = build(&operator.parse().unwrap(), &context).unwrap();
+    let cases = [("mri-4x", 0.05), ("blur-gaussian:sigma=1", 0.05), ("inpaint-random:p=0.5", 0.0), ("sr-2x", 0.05)];
+    for (name, noise_std) in cases {
+        let operator = build(&name.parse().unwrap(), &context).unwrap();
         let prior = prior(operator.domain());
         let streams = || (0..2).map(|slice| Stream { slice, purpose: Stream::SAMPLER, ..Stream::default() }).collect();
         let image = Noise::new(1, streams()).normal(operator.domain()).unwrap().scale(0.3);
@@ -40,11 +46,18 @@ fn compare(device: &Device) {
                 spec = spec.with("sigma_min", 0.01);
             }
             let sampler = samplers::build(&spec).unwrap();
+            // There for those that are shown a low-resolution image.
+            if name == "sr-2x" && !sampler.is_conditional() {
+                continue;
+            }
             let run = |device: &Device| {
                 let (y, mut noise) = (y.to(device).unwrap(), Noise::new(2, streams()).on(device));
                 let problem = Problem { operator: operator.as_ref(), y: &y, noise_std };
                 let mut run = Run { noise: &mut noise, observer: &mut Silent };
-                sampler.sample(&problem, &prior as &dyn Denoiser, &mut run)
+                match shown(entry.name, sampler.as_ref(), &prior) {
+                    Some(prior) => sampler.sample(&problem, &prior, &mut run),
+                    None => sampler.sample(&problem, &prior as &dyn Denoiser, &mut run),
+                }
             };
             let Ok(expected) = run(&Device::Cpu) else { continue };
             let found = match run(device) {

@@ -13,6 +13,7 @@ use operators::{Array, DType, ForwardOperator, Noise, Space, Stream};
 use recon::denoiser::{Denoiser, Flat, Linearization};
 use recon::samplers::{Entry, Observer, Problem, Progress, Run, SAMPLERS, Sampler, Silent, build};
 use recon::{Error, Result};
+use support::shown::{measured, shown};
 use support::{gaussian_prior, operator};
 
 /// The specification of an entry with few steps, where it has steps.
@@ -38,12 +39,32 @@ fn streams(items: std::ops::Range<u32>) -> Vec<Stream> {
     items.map(|slice| Stream { slice, sample: 4, purpose: Stream::SAMPLER }).collect()
 }
 
-/// Items `items` of the measurements, reconstructed.
-fn reconstruct(sampler: &dyn Sampler, operator: &dyn ForwardOperator, items: std::ops::Range<u32>) -> Result<Array> {
+/// Items `items` of the measurements, reconstructed by the sampler of that name.
+fn reconstruct(
+    name: &str,
+    sampler: &dyn Sampler,
+    operator: &dyn ForwardOperator,
+    items: std::ops::Range<u32>,
+) -> Result<Array> {
     let y = measurements(operator).items(items.start as usize, items.end as usize)?;
     let prior = gaussian_prior(operator.domain());
+    let problem = Problem { operator, y: &y, noise_std: 0.05 };
     let mut run = Run { noise: &mut Noise::new(7, streams(items)), observer: &mut Silent };
-    sampler.sample(&Problem { operator, y: &y, noise_std: 0.05 }, &prior, &mut run)
+    sample(name, sampler, &problem, &prior, &mut run)
+}
+
+/// A sampler that needs a conditional prior is given this one with a condition, and one that does not the prior as it is.
+fn sample(
+    name: &str,
+    sampler: &dyn Sampler,
+    problem: &Problem<'_>,
+    prior: &dyn Denoiser,
+    run: &mut Run<'_>,
+) -> Result<Array> {
+    match shown(name, sampler, prior) {
+        Some(prior) => sampler.sample(problem, &prior, run),
+        None => sampler.sample(problem, prior, run),
+    }
 }
 
 fn bits(array: &Array) -> Vec<u32> {
@@ -59,8 +80,11 @@ fn bits(array: &Array) -> Vec<u32> {
 fn same_bits_for_the_same_noise_whatever_the_batch_and_the_threads() {
     for entry in SAMPLERS {
         let sampler = sampler(entry);
-        for spec in ["mri:accel=2", "mri:accel=2,image=complex", "sr-mean:factor=2"] {
+        for spec in measured(entry.name) {
             let operator = operator(spec);
+            let reconstruct = |sampler: &dyn Sampler, operator: &dyn ForwardOperator, items| {
+                reconstruct(entry.name, sampler, operator, items)
+            };
             let all = reconstruct(&*sampler, &*operator, 0..3).unwrap_or_else(|e| panic!("{} {spec}: {e}", entry.name));
             assert_eq!(operator.domain().check(&all, "the result").unwrap(), 3);
             let again = reconstruct(&*sampler, &*operator, 0..3).unwrap();
@@ -121,16 +145,16 @@ impl Denoiser for Counted {
 
 #[test]
 fn evaluations_are_what_is_said_and_every_step_is_reported() {
-    let operator = operator("mri:accel=2");
-    let y = measurements(&*operator);
     for entry in SAMPLERS {
+        let operator = operator(measured(entry.name)[0]);
+        let y = measurements(&*operator);
         let sampler = sampler(entry);
         let prior = gaussian_prior(operator.domain());
         let counted = Counted { prior, denoised: AtomicUsize::new(0), pulled: AtomicUsize::new(0) };
         let mut watch = Watch::default();
         let mut run = Run { noise: &mut Noise::new(7, streams(0..3)), observer: &mut watch };
         let problem = Problem { operator: &*operator, y: &y, noise_std: 0.05 };
-        sampler.sample(&problem, &counted, &mut run).unwrap();
+        sample(entry.name, &*sampler, &problem, &counted, &mut run).unwrap();
         let used = (counted.denoised.into_inner() / 3, counted.pulled.into_inner() / 3);
         // Conjugate gradients may stop early, so the number of pull-backs is a bound; it is nearly reached.
         let said = sampler.evaluations();
@@ -143,7 +167,7 @@ fn evaluations_are_what_is_said_and_every_step_is_reported() {
 
         let mut watch = Watch { stop_after: Some(steps.min(2)), ..Watch::default() };
         let mut run = Run { noise: &mut Noise::new(7, streams(0..3)), observer: &mut watch };
-        let stopped = sampler.sample(&problem, &gaussian_prior(operator.domain()), &mut run);
+        let stopped = sample(entry.name, &*sampler, &problem, &gaussian_prior(operator.domain()), &mut run);
         assert!(matches!(stopped, Err(Error::Interrupted)), "{}: {stopped:?}", entry.name);
         assert_eq!(watch.seen.len(), steps.min(2), "{}: nothing after the break", entry.name);
     }
@@ -151,15 +175,15 @@ fn evaluations_are_what_is_said_and_every_step_is_reported() {
 
 #[test]
 fn what_does_not_fit_together_is_an_error() {
-    let operator = operator("mri:accel=2");
-    let y = measurements(&*operator);
-    let problem = Problem { operator: &*operator, y: &y, noise_std: 0.0 };
     // A method without evaluations need not look at its prior.
     for entry in SAMPLERS.iter().filter(|entry| sampler(entry).evaluations().0 > 0) {
+        let operator = operator(measured(entry.name)[0]);
+        let y = measurements(&*operator);
+        let problem = Problem { operator: &*operator, y: &y, noise_std: 0.0 };
         let sampler = sampler(entry);
         let run = |prior: &dyn Denoiser, streams: Vec<Stream>| {
             let mut run = Run { noise: &mut Noise::new(7, streams), observer: &mut Silent };
-            sampler.sample(&problem, prior, &mut run)
+            sample(entry.name, &*sampler, &problem, prior, &mut run)
         };
         let other = run(&Flat::new(&Space::real(&[1, 8, 9])), streams(0..3)).unwrap_err().to_string();
         assert!(other.contains("1x8x8") && other.contains("1x8x9"), "{}: {other}", entry.name);
@@ -199,20 +223,21 @@ impl Observer for Steps<'_> {
 
 #[test]
 fn leaving_the_finite_numbers_is_an_error_that_names_the_step() {
-    let operator = operator("mri:accel=2");
-    let y = measurements(&*operator);
-    let problem = Problem { operator: &*operator, y: &y, noise_std: 0.05 };
     for entry in SAMPLERS.iter().filter(|entry| sampler(entry).evaluations().0 > 0) {
+        let operator = operator(measured(entry.name)[0]);
+        let y = measurements(&*operator);
+        let problem = Problem { operator: &*operator, y: &y, noise_std: 0.05 };
         // A method may evaluate the network several times a step: the step of the third evaluation, from a run that goes well.
         let sound = Broken(Flat::new(operator.domain()), AtomicUsize::new(3));
         let mut observer = Steps(&sound.1, vec![]);
         let mut run = Run { noise: &mut Noise::new(7, streams(0..3)), observer: &mut observer };
-        sampler(entry).sample(&problem, &sound, &mut run).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
+        sample(entry.name, &*sampler(entry), &problem, &sound, &mut run)
+            .unwrap_or_else(|e| panic!("{}: {e}", entry.name));
         let step = 1 + observer.1.iter().filter(|evaluations| **evaluations < 3 + 3).count();
 
         let prior = Broken(Flat::new(operator.domain()), AtomicUsize::new(0));
         let mut run = Run { noise: &mut Noise::new(7, streams(0..3)), observer: &mut Silent };
-        let result = sampler(entry).sample(&problem, &prior, &mut run);
+        let result = sample(entry.name, &*sampler(entry), &problem, &prior, &mut run);
         let Err(Error::Numerical(message)) = result else { panic!("{}: {result:?}", entry.name) };
         let named = format!("step {step} of 6");
         assert!(message.contains(&named) && message.contains("sigma"), "{}: {message}, not {named}", entry.name);
@@ -245,7 +270,7 @@ fn parameters_are_checked_and_printed_defaults_are_the_defaults() {
 #[test]
 fn ddnm_needs_a_decomposition_for_noisy_data_and_says_so() {
     let operator = operator("blur-motion:length=5,angle=30,boundary=reflect");
-    let error = reconstruct(&*build(&"ddnm:steps=3".parse().unwrap()).unwrap(), &*operator, 0..3).unwrap_err();
+    let error = reconstruct("ddnm", &*build(&"ddnm:steps=3".parse().unwrap()).unwrap(), &*operator, 0..3).unwrap_err();
     assert!(error.to_string().contains("singular value"), "{error}");
     let error = build(&"dps:form=likelihood,steps=2".parse().unwrap()).unwrap();
     let (y, prior) = (measurements(&*operator), gaussian_prior(operator.domain()));

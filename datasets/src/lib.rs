@@ -18,6 +18,8 @@ pub struct Prior {
     pub weights: &'static [u8],
     /// Pixel size of its training images in mm (rows, columns), about.
     pub voxel_mm: (f64, f64),
+    /// `recon.json`, of a network that has one: its condition, its range.
+    pub settings: Option<&'static str>,
     /// What it was trained on, with which settings, under which licences.
     pub card: &'static str,
 }
@@ -29,6 +31,7 @@ pub static BRAIN_MR: Prior = Prior {
     scheduler: include_str!("../data/brain-mr/scheduler_config.json"),
     weights: include_bytes!("../data/brain-mr/diffusion_pytorch_model.safetensors"),
     voxel_mm: (0.85, 0.85),
+    settings: None,
     card: include_str!("../data/brain-mr/README.md"),
 };
 

@@ -13,7 +13,13 @@ mod bicubic;
 /// The matrix that takes `length` pixels to `ceil(length / factor)`, as MATLAB's `imresize(x, 1 / factor)`; see
 /// [`super_resolution`].
 pub fn bicubic_matrix(length: usize, factor: f64) -> DMatrix<f64> {
-    bicubic::matrix(length, factor)
+    bicubic::matrix(length, (length as f64 / factor).ceil() as usize, factor)
+}
+
+/// The matrix that takes `length` pixels to the first `outputs` of those of MATLAB's `imresize(x, factor)`, `factor >= 1`: Keys' cubic
+/// interpolation, edge pixels mirrored. It puts the pixels of [`bicubic_matrix`] back where they came from.
+pub fn bicubic_enlarging_matrix(length: usize, outputs: usize, factor: f64) -> DMatrix<f64> {
+    bicubic::matrix(length, outputs, 1.0 / factor)
 }
 
 /// Images `factor >= 1` times smaller, as MATLAB's `imresize(x, 1 / factor)`: Keys' cubic kernel with a = -1/2 stretched by
@@ -29,7 +35,7 @@ pub fn super_resolution(images: &Space, factor: f64) -> Result<Separable> {
     }
     let &[_, height, width] = images.shape() else { return Err(not_an_image("sr", images)) };
     let facts = vec![Fact::number("factor", factor)];
-    let operator = Separable::new(images, bicubic::matrix(height, factor), bicubic::matrix(width, factor))?;
+    let operator = Separable::new(images, bicubic_matrix(height, factor), bicubic_matrix(width, factor))?;
     Ok(operator.with_facts(facts))
 }
 

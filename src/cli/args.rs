@@ -9,11 +9,13 @@ use operators::Spec;
 use recon::network::Precision;
 
 mod generation;
+mod likelihood;
 mod train;
 mod tune;
 mod validate;
 
 pub use generation::{Bounds, Edit, Generate, Sample, Size};
+pub use likelihood::{Likelihood, MethodArg};
 pub use train::{Family, PredictionArg, ScheduleArg, StoreArg, Train};
 pub use tune::{ObjectiveArg, Tune};
 pub use validate::Validate;
@@ -65,7 +67,8 @@ pub enum Command {
     Sample(Sample),
     /// Edit images (SDEdit): noise them, and let the prior draw anew what the noise covers.
     Edit(Edit),
-    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS; and samples with how wrong they are: calibration.
+    /// Compare an estimate with a reference: PSNR, SSIM, NMSE, LPIPS; and samples with how wrong they are: calibration; or say how
+    /// probable images are for a prior: bits per dimension.
     Metrics(Metrics),
     /// Write the measurement y = A x + n of an image as .npy, with a sidecar.
     Simulate(Simulate),
@@ -186,9 +189,10 @@ pub struct Reconstruct {
 #[derive(Debug, Args)]
 pub struct Metrics {
     /// The reference.
-    pub reference: PathBuf,
+    #[arg(required_unless_present = "likelihood")]
+    pub reference: Option<PathBuf>,
     /// The estimate, of the same shape; with --draws their mean.
-    #[arg(required_unless_present = "draws")]
+    #[arg(required_unless_present_any = ["draws", "likelihood"])]
     pub estimate: Option<PathBuf>,
     /// The standard deviation of the samples whose mean EST is (`_std`, beside it): adds calibration; needs --samples.
     #[arg(long, value_name = "FILE", requires = "samples", requires = "estimate")]
@@ -214,6 +218,9 @@ pub struct Metrics {
     /// One JSON object instead of words.
     #[arg(long)]
     pub json: bool,
+    /// How probable images are.
+    #[command(flatten)]
+    pub likelihood: Likelihood,
 }
 
 /// `recon simulate INPUT`

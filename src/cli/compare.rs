@@ -9,6 +9,7 @@ use recon::report::table::{number, table};
 
 use super::args::Metrics;
 use super::exit::{BadInput, Usage};
+use super::likelihood;
 use super::reconstruct::convention;
 use super::target::axis;
 
@@ -34,7 +35,8 @@ struct Opened {
 
 /// Every volume of the two files.
 pub fn run(args: &Metrics) -> anyhow::Result<()> {
-    let mut reference = Opened { path: args.reference.clone(), source: Source::open(&args.reference)? };
+    let Some(path) = &args.reference else { return likelihood::run(args) };
+    let mut reference = Opened { path: path.clone(), source: Source::open(path)? };
     if let Some(range) = args.range.filter(|range| !(*range > 0.0 && range.is_finite())) {
         return Err(Usage(format!("--range: expected a positive number, got {range}")).into());
     }

@@ -35,6 +35,13 @@ impl<'a> Drawer<'a> {
         }
         let load = |class| Prior::load(&args.model.prior, class, args.model.precision.into());
         let prior = load(args.model.class)?;
+        if let Some(condition) = prior.condition() {
+            let message = format!(
+                "--prior {}: is conditioned on {condition}, so it draws nothing alone; recon --sampler sr3 or conditional shows it one",
+                args.model.prior.display()
+            );
+            return Err(Usage(message).into());
+        }
         if !prior.knows_no_class() {
             let message = format!(
                 "--prior {}: knows images of a class only; choose one with --class",

@@ -107,6 +107,9 @@ impl Plan {
         let prior = uses_prior
             .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
             .transpose()?;
+        if let Some(prior) = &prior {
+            prior.check(sampler.as_ref(), &spec.name)?;
+        }
         let mut plan = Self { sampler, spec, samples, device, idle_gpu, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
         check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;
@@ -122,8 +125,11 @@ impl Plan {
         let target = &open.target;
         let geometry = target.source.geometry();
         let pixel = geometry.is_known().then(|| target.slicing.pixel_size(geometry));
-        let warnings =
+        let mut warnings: Vec<String> =
             self.prior.as_ref().zip(pixel).and_then(|(prior, pixel)| prior.doubt(pixel)).into_iter().collect();
+        if let Some(prior) = &self.prior {
+            warnings.extend(prior.check_operator(target.operator.as_ref(), &args.measure.op)?);
+        }
         let mut file = FilePlan {
             input: input.into(),
             description: target.describe(),
@@ -250,6 +256,8 @@ impl FilePlan {
 /// Seconds per image of the faster of two evaluations: the first one pays for the caches.
 fn time_one(denoiser: &dyn Denoiser, device: &Device, batch: usize) -> anyhow::Result<f64> {
     let x = Array::zeros(&denoiser.space().batched(batch), denoiser.space().dtype(), device);
+    let shown = denoiser.condition().map(|_| denoiser.conditioned(None)).transpose()?;
+    let denoiser = shown.as_deref().unwrap_or(denoiser);
     let mut seconds = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();

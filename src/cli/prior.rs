@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use operators::{Device, Space};
+use operators::{Device, ForwardOperator, Space, Spec};
+use recon::conditions::{Condition, Kind};
 use recon::denoiser::{Denoiser, NetworkDenoiser};
-use recon::network::{Card, Network, Precision};
+use recon::network::{Card, Network, Precision, SETTINGS_FILE, Settings};
 use recon::report::sidecar::HashedFile;
+use recon::samplers::Sampler;
+
+use super::exit::Usage;
 
 /// A pixel that is this much larger or smaller than those of the training images is worth a warning.
 const FAR: f64 = 1.5;
@@ -29,6 +33,10 @@ impl Prior {
             let mut network =
                 recon::network::Prior::from_bytes(prior.name, prior.config, prior.scheduler, prior.weights)?;
             network.card.training_voxel_mm = Some(prior.voxel_mm);
+            if let Some(text) = prior.settings {
+                let path = Path::new(prior.name).join(SETTINGS_FILE);
+                network = network.with_settings(&path, Settings::parse(&path, text)?)?;
+            }
             (network, vec![HashedFile::of_bytes("weights", format!("bundled {}", prior.name), prior.weights)])
         } else if path.exists() {
             let network = recon::network::Prior::open(path)?;
@@ -40,8 +48,8 @@ impl Prior {
                 format!("no such file or folder, and no bundled prior of that name (bundled: {})", known.join(", "));
             return Err(recon::Error::Model { path: path.into(), reason }.into());
         };
-        let settings = path.with_extension("json");
-        if path.is_file() && settings.is_file() {
+        let settings = if path.is_dir() { path.join(SETTINGS_FILE) } else { path.with_extension("json") };
+        if path.exists() && settings.is_file() {
             files.push(HashedFile::of_file("settings", &settings)?);
         }
         let mut network = match class {
@@ -61,18 +69,18 @@ impl Prior {
 
     /// What is known of it, a line each.
     pub fn summary(&self) -> Vec<(&'static str, String)> {
-        let recon::network::Prior { network, schedule, range, classes, card } = &*self.network;
+        let recon::network::Prior { network, schedule, range, classes, condition, card } = &*self.network;
         let (graph, (low, high)) = (network.graph(), *range);
-        let (inputs, outputs) = (graph.input_channels(), graph.output_channels());
-        let learned = if outputs == 2 * inputs { ", and as many for a learned variance" } else { "" };
-        let kind = if inputs == 2 { " (real and imaginary part: complex images)" } else { "" };
+        let (images, outputs) = (self.network.image_channels(), graph.output_channels());
+        let learned = if outputs == 2 * images { ", and as many for a learned variance" } else { "" };
+        let kind = if images == 2 { " (real and imaginary part: complex images)" } else { "" };
         let size = |(rows, columns): (usize, usize)| format!("{rows} x {columns}");
         let (least, most) = schedule.sigma_range();
         let levels = format!("{:.4} to {:.4} in data units", least / (high - low), most / (high - low));
         let mut lines = vec![
             ("layout", card.layout.clone()),
             ("parameters", card.parameters.to_string()),
-            ("channels", format!("{inputs}{kind}{learned}")),
+            ("channels", format!("{images}{kind}{learned}")),
             ("range", format!("{low} to {high} for data units 0 to 1")),
             ("predicts", format!("{:?}", schedule.prediction)),
             ("sigma", levels),
@@ -80,6 +88,17 @@ impl Prior {
             ("sides", format!("multiples of {}; others are padded", graph.multiple())),
             ("sha256", card.sha256.clone()),
         ];
+        if let Some(condition) = condition {
+            let dropped = match condition.dropout {
+                0.0 => "never dropped in training, so without guidance".into(),
+                dropout => format!("dropped {} % of the time, so that it can be guided", 100.0 * dropout),
+            };
+            let augmented = match condition.augmentation {
+                0.0 => String::new(),
+                level => format!(", with noise of {level} in data units added"),
+            };
+            lines.push(("condition", format!("{condition}{augmented}; {dropped}")));
+        }
         if let Some(classes) = classes {
             let chosen = match (classes.chosen(), classes.has_none()) {
                 (Some(class), _) => format!("class {class} is bound"),
@@ -104,10 +123,44 @@ impl Prior {
 
     /// Its images of this size: complex ones for a network of two channels.
     pub fn space(&self, rows: usize, columns: usize) -> Space {
-        match self.network().graph().input_channels() {
+        match self.network.image_channels() {
             2 => Space::complex(&[1, rows, columns]),
             channels => Space::real(&[channels, rows, columns]),
         }
+    }
+
+    /// What it must be shown beside a noisy image.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.network.condition.as_ref()
+    }
+
+    /// Whether a sampler can use it: one that shows it its condition, or an unconditional one.
+    pub fn check(&self, sampler: &dyn Sampler, name: &str) -> anyhow::Result<()> {
+        let prior = &self.card().name;
+        let message = match (sampler.is_conditional(), self.condition()) {
+            (false, Some(condition)) => format!(
+                "--sampler {name}: needs an unconditional prior; {prior} is conditioned on {condition}, which sr3 or conditional show it"
+            ),
+            (true, None) => format!(
+                "--sampler {name}: needs a prior that was trained with a condition; {prior} is unconditional (recon prior info says what \
+                 a prior is)"
+            ),
+            _ => return Ok(()),
+        };
+        Err(Usage(message).into())
+    }
+
+    /// Whether the operator measures what the prior is conditioned on; a warning where training measured otherwise.
+    pub fn check_operator(&self, operator: &dyn ForwardOperator, spec: &Spec) -> anyhow::Result<Option<String>> {
+        let Some(condition) = self.condition() else { return Ok(None) };
+        condition.of(operator, &operator.range().zeros(1, &Device::Cpu))?;
+        Ok(match &condition.kind {
+            Kind::FirstLook { operator: trained } if trained != spec => Some(format!(
+                "the prior {} was trained with first looks at {trained}; this is {spec}",
+                self.card().name
+            )),
+            _ => None,
+        })
     }
 
     /// What it computes.

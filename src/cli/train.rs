@@ -38,7 +38,7 @@ impl Plan<'_> {
             data: &self.data,
             objective: &self.objective,
             augmentation: settings::augmentation(self.args),
-            range: settings::range(self.args),
+            model: settings::model(self.args, &self.data),
             settings: settings::run(self.args)?,
             device: &self.device,
             precision: self.precision(),
@@ -64,7 +64,7 @@ impl Plan<'_> {
             numbers,
             self.store(),
             &scheduler,
-            &settings::facts(self.args, &self.data),
+            &settings::model(self.args, &self.data),
         )
     }
 }

@@ -45,7 +45,8 @@ pub fn run(args: &Tune) -> anyhow::Result<()> {
         None => args.sampler.clone(),
     };
     let knobs = chosen_knobs(args)?;
-    let (denoise, vjp) = samplers::build(&spec)?.evaluations();
+    let sampler = samplers::build(&spec)?;
+    let (denoise, vjp) = sampler.evaluations();
     let uses_prior = denoise + vjp > 0;
     let (device, idle) = device::open(args.model.device, uses_prior)?;
     let note = |text: &str| {
@@ -59,6 +60,9 @@ pub fn run(args: &Tune) -> anyhow::Result<()> {
     let prior = uses_prior
         .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
         .transpose()?;
+    if let Some(prior) = &prior {
+        prior.check(sampler.as_ref(), &spec.name)?;
+    }
     let groups =
         args.inputs.iter().map(|input| group(args, input, prior.as_ref())).collect::<anyhow::Result<Vec<_>>>()?;
     let slices: usize = groups.iter().map(|group| group.slices.len()).sum();

@@ -40,7 +40,14 @@ pub fn run(args: &Validate) -> anyhow::Result<()> {
         given => given.to_vec(),
     };
     for spec in &specs {
-        let (denoise, vjp) = samplers::build(spec)?.evaluations();
+        let sampler = samplers::build(spec)?;
+        if sampler.is_conditional() {
+            return Err(Usage(format!(
+                "--sampler {spec}: needs a prior with a condition, and the priors here have none"
+            ))
+            .into());
+        }
+        let (denoise, vjp) = sampler.evaluations();
         if denoise + vjp == 0 {
             return Err(Usage(format!("--sampler {spec}: does not use a prior, so it has no posterior")).into());
         }
@@ -72,8 +79,10 @@ fn all_with_a_prior() -> anyhow::Result<Vec<Spec>> {
         let spec: Spec = entry.name.parse()?;
         // A method with a parameter that must be given has no defaults to be judged by.
         if entry.parameters.iter().all(|parameter| !parameter.default.is_empty()) {
-            let (denoise, vjp) = samplers::build(&spec)?.evaluations();
-            specs.extend((denoise + vjp > 0).then_some(spec));
+            let sampler = samplers::build(&spec)?;
+            let (denoise, vjp) = sampler.evaluations();
+            // The cases have unconditional priors.
+            specs.extend((denoise + vjp > 0 && !sampler.is_conditional()).then_some(spec));
         }
     }
     Ok(specs)

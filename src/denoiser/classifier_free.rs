@@ -13,20 +13,20 @@ use crate::{Error, Result};
 /// noise level, guiding any of them is the same. With an interval, levels outside it are not guided, and cost one evaluation instead of
 /// two (Kynkäänniemi et al., "Applying guidance in a limited interval improves sample and distribution quality", 2024). With a
 /// percentile, the result is thresholded ([`dynamic_threshold`]). The variance of a step is that of the conditional prior.
-pub struct ClassifierFree {
-    conditional: Box<dyn Denoiser>,
-    unconditional: Box<dyn Denoiser>,
+pub struct ClassifierFree<'a> {
+    conditional: Box<dyn Denoiser + 'a>,
+    unconditional: Box<dyn Denoiser + 'a>,
     weight: f64,
     interval: (f64, f64),
     percentile: Option<f64>,
 }
 
-impl ClassifierFree {
+impl<'a> ClassifierFree<'a> {
     /// Both on images of one space.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if their spaces differ, no noise level is known to both, or the weight is not finite.
-    pub fn new(conditional: Box<dyn Denoiser>, unconditional: Box<dyn Denoiser>, weight: f64) -> Result<Self> {
+    pub fn new(conditional: Box<dyn Denoiser + 'a>, unconditional: Box<dyn Denoiser + 'a>, weight: f64) -> Result<Self> {
         let (of, without) = (conditional.space(), unconditional.space());
         if of != without {
             let message = format!("guidance: the conditional prior knows images of {of}, the other one of {without}");
@@ -91,7 +91,7 @@ impl ClassifierFree {
     }
 }
 
-impl std::fmt::Debug for ClassifierFree {
+impl std::fmt::Debug for ClassifierFree<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { weight, interval, percentile, .. } = self;
         let mut form = f.debug_struct("ClassifierFree");
@@ -100,7 +100,7 @@ impl std::fmt::Debug for ClassifierFree {
     }
 }
 
-impl Denoiser for ClassifierFree {
+impl Denoiser for ClassifierFree<'_> {
     fn space(&self) -> &Space {
         self.conditional.space()
     }

@@ -9,18 +9,18 @@ use crate::{Error, Result};
 ///
 /// At the largest levels an error of a network that predicts epsilon is multiplied by sigma, and a first guess far outside the range of
 /// images draws all later ones with it. A mean of images inside a range is inside it, so an exact denoiser is not changed.
-pub struct Clipped {
-    prior: Box<dyn Denoiser>,
+pub struct Clipped<'a> {
+    prior: Box<dyn Denoiser + 'a>,
     low: f64,
     high: f64,
 }
 
-impl Clipped {
+impl<'a> Clipped<'a> {
     /// A prior of real images kept within two bounds, in data units.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for complex images, or bounds that are none.
-    pub fn new(prior: Box<dyn Denoiser>, low: f64, high: f64) -> Result<Self> {
+    pub fn new(prior: Box<dyn Denoiser + 'a>, low: f64, high: f64) -> Result<Self> {
         if prior.space().dtype() != DType::F32 {
             return Err(Error::Mismatch("clip: expected real images, these are complex".into()));
         }
@@ -32,13 +32,13 @@ impl Clipped {
     }
 }
 
-impl std::fmt::Debug for Clipped {
+impl std::fmt::Debug for Clipped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Clipped").field("low", &self.low).field("high", &self.high).finish_non_exhaustive()
     }
 }
 
-impl Denoiser for Clipped {
+impl Denoiser for Clipped<'_> {
     fn space(&self) -> &Space {
         self.prior.space()
     }

@@ -157,14 +157,15 @@ pub(super) fn map_numbered_items(
 }
 
 /// The elements in C order, real and imaginary part side by side, in f64.
-pub(super) fn degrees_of_freedom(x: &Array) -> Result<Vec<f64>> {
+pub(crate) fn degrees_of_freedom(x: &Array) -> Result<Vec<f64>> {
     Ok(match x.dtype() {
         DType::F32 => x.to_f32()?.iter().map(|&v| v.into()).collect(),
         DType::Complex64 => x.to_complex64()?.iter().flat_map(|v| [v.re.into(), v.im.into()]).collect(),
     })
 }
 
-fn from_degrees_of_freedom(space: &Space, batch: usize, values: Vec<f32>) -> Result<Array> {
+/// The reverse of [`degrees_of_freedom`], rounded already.
+pub(crate) fn from_degrees_of_freedom(space: &Space, batch: usize, values: Vec<f32>) -> Result<Array> {
     let shape = space.batched(batch);
     if space.dtype() == DType::F32 {
         return Ok(Array::from_vec(&shape, values)?);

@@ -1,13 +1,14 @@
 //! The probability-flow ODE with an adaptive solver.
 //!
-//! Song et al., "Score-based generative modeling through stochastic differential equations" (ICLR 2021), section 4.3; Dormand and Prince,
-//! "A family of embedded Runge-Kutta formulae" (1980), for the solver, the one of their code (`scipy`'s RK45).
+//! Song et al., "Score-based generative modeling through stochastic differential equations" (ICLR 2021), section 4.3; the solver
+//! (`runge_kutta.rs`) is the one of their code.
 
 use operators::spec::Parameter;
 use operators::{Array, Spec};
 
 use super::{Entry, Generator, check, first_level};
 use crate::denoiser::Denoiser;
+use crate::runge_kutta::{next_length, try_step};
 use crate::samplers::{Progress, Run};
 use crate::schedule::{self, Schedule, Spacing};
 use crate::{Error, Result};
@@ -44,21 +45,6 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |spec| Ok(Box::new(ProbabilityFlow::from_spec(spec)?)),
 };
 
-/// Rows of the tableau: what each stage takes of those before it. The last row is the step of order 5.
-const STAGES: [&[f64]; 6] = [
-    &[1.0 / 5.0],
-    &[3.0 / 40.0, 9.0 / 40.0],
-    &[44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0],
-    &[19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0],
-    &[9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0],
-    &[35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
-];
-/// Where in the step each stage is.
-const AT: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
-/// Order 5 less order 4.
-const ERROR: [f64; 7] =
-    [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
-
 impl ProbabilityFlow {
     fn from_spec(spec: &Spec) -> Result<Self> {
         let steps = super::count(spec, "max_steps", 1000)?;
@@ -77,53 +63,42 @@ impl ProbabilityFlow {
         (start, end): (f64, f64),
         seen: &mut Seen<'_, '_>,
     ) -> Result<Array> {
-        let slope = |x: &Array, sigma: f64| -> Result<(Array, Array)> {
-            let x0 = prior.denoise(x, sigma)?;
-            Ok((x.combine(1.0 / sigma, &x0, -1.0 / sigma)?, x0))
-        };
         let size = 1.0 / (x.len() as f64).sqrt();
         let (mut sigma, mut h) = (start, 0.1 * (start - end));
-        let (mut first, _) = slope(&x, sigma)?;
+        let mut x0 = prior.denoise(&x, sigma)?;
+        let mut first = slope(&x, &x0, sigma)?;
         for _ in 0..self.schedule.steps {
             let last = h >= sigma - end;
             let next = if last { end } else { sigma - h };
-            let mut slopes = vec![first.clone()];
-            let (mut x_next, mut x0) = (x.clone(), x.clone());
-            for (weights, at) in STAGES.iter().zip(AT) {
-                x_next = x.clone();
-                for (weight, k) in weights.iter().zip(&slopes) {
-                    x_next.add_scaled(weight * (next - sigma), k)?;
-                }
-                let k;
-                (k, x0) = slope(&x_next, sigma + at * (next - sigma))?;
-                slopes.push(k);
-            }
-            let mut error = slopes[0].scale(ERROR[0]);
-            for (weight, k) in ERROR.iter().zip(&slopes).skip(1) {
-                error.add_scaled(*weight, k)?;
-            }
-            let scale = self.atol + self.rtol * size * x.norm().max(x_next.norm());
-            let error = (sigma - next) * size * error.norm() / scale;
+            let tried = try_step(&x, &first, (sigma, next), |x, sigma| {
+                x0 = prior.denoise(x, sigma)?;
+                slope(x, &x0, sigma)
+            })?;
+            let scale = self.atol + self.rtol * size * x.norm().max(tried.end.norm());
+            let error = (sigma - next) * size * tried.error.norm() / scale;
             if !error.is_finite() {
                 return Err(Error::Numerical(format!("ode: sigma {sigma:.4}: the image is no longer finite")));
             }
+            let length = if error > 1.0 { sigma - next } else { h };
             if error <= 1.0 {
-                first = slopes.swap_remove(6);
-                (x, sigma) = (x_next, next);
+                (x, first, sigma) = (tried.end, tried.slope, next);
                 seen.step(sigma, &x0, last)?;
                 if last {
                     return Ok(x0);
                 }
             }
-            // The error of a step goes with its fifth power.
-            let tried = if error > 1.0 { sigma - next } else { h };
-            h = tried * (0.9 * error.powf(-0.2)).clamp(0.2, if error > 1.0 { 1.0 } else { 10.0 });
+            h = next_length(length, error);
         }
         let (steps, rtol, atol) = (self.schedule.steps, self.rtol, self.atol);
         Err(Error::Numerical(format!(
             "ode: sigma {sigma:.4} after {steps} steps; rtol={rtol}, atol={atol} are too strict"
         )))
     }
+}
+
+/// `(x - x0) / sigma`.
+fn slope(x: &Array, x0: &Array, sigma: f64) -> Result<Array> {
+    Ok(x.combine(1.0 / sigma, x0, -1.0 / sigma)?)
 }
 
 /// Counts the steps for the observer: how many there will be is not known before the last one.

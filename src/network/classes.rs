@@ -63,7 +63,7 @@ impl Prior {
     /// # Errors
     /// [`Error::Mismatch`] if the network knows no classes, or fewer.
     pub fn with_class(self, class: usize) -> Result<Self> {
-        let Self { network, classes, schedule, range, card } = self;
+        let Self { network, classes, condition, schedule, range, card } = self;
         let error = |reason: String| Error::Mismatch(format!("prior {}: {reason}", card.name));
         let mut classes = classes.ok_or_else(|| error("a class was asked for, the network knows none".into()))?;
         let mut graph = network.graph().clone();
@@ -72,6 +72,6 @@ impl Prior {
         drop(network);
         classes.bind(&mut graph, class).map_err(error)?;
         let network = Network::new(graph)?.with_precision(precision);
-        Ok(Self { network, classes: Some(classes), schedule, range, card })
+        Ok(Self { network, classes: Some(classes), condition, schedule, range, card })
     }
 }

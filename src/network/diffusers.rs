@@ -1,7 +1,6 @@
 //! diffusers `UNet2DModel`: `config.json` and its weights, lowered to the layer graph.
 
 mod config;
-mod facts;
 mod tensors;
 mod trainable;
 mod unet;
@@ -11,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
 use super::classes::Classes;
-use super::{Card, Network, Prior, Schedule};
+use super::{Card, Network, Prior, SETTINGS_FILE, Schedule, Settings};
 use crate::{Error, Result};
 
-pub use facts::{Condition, Facts};
 pub use trainable::{Unet, UnetSettings};
 pub use write::Store;
 
@@ -58,10 +56,16 @@ impl Prior {
     /// A directory as diffusers writes it, whose `config.json` is there or missed.
     pub(super) fn open_diffusers(directory: &Path) -> Result<Self> {
         let Files { folder, config, scheduler, weights } = Files::of(directory)?;
-        let facts = Facts::of_directory(&folder)?;
+        let settings = Settings::of_directory(&folder)?;
         let name = directory.file_name().map_or("prior".into(), |name| name.to_string_lossy().into_owned());
         let checkpoint = Checkpoint::open(&weights)?;
-        Self::lower(name, (&config.0, &config.1), (&scheduler, &Files::read(&scheduler)?), checkpoint, facts)
+        let scheduler_text = Files::read(&scheduler)?;
+        let dropout = settings.as_ref().map_or(0.0, |settings| settings.dropout);
+        let prior = Self::lower(name, (&config.0, &config.1), (&scheduler, &scheduler_text), checkpoint, dropout)?;
+        match settings {
+            Some(settings) => prior.with_settings(&folder.join(SETTINGS_FILE), settings),
+            None => Ok(prior),
+        }
     }
 
     /// The same files, already in memory; `weights` are those of a safetensors file.
@@ -72,7 +76,7 @@ impl Prior {
         let path = Path::new(name);
         let checkpoint = Checkpoint::from_safetensors(&path.join(Files::SAFETENSORS), weights)?;
         let paths = (path.join(Files::CONFIG), path.join(Files::SCHEDULER));
-        Self::lower(name.into(), (&paths.0, config), (&paths.1, scheduler), checkpoint, Facts::default())
+        Self::lower(name.into(), (&paths.0, config), (&paths.1, scheduler), checkpoint, 0.0)
     }
 
     fn lower(
@@ -80,14 +84,12 @@ impl Prior {
         config: (&Path, &str),
         scheduler: (&Path, &str),
         checkpoint: Checkpoint<'_>,
-        facts: Facts,
+        dropout: f64,
     ) -> Result<Self> {
         let schedule = Schedule::from_diffusers(scheduler.0, scheduler.1)?;
         let config = Config::new(config.0, config.1)?;
         // diffusers always gives such a network a label; one that was trained without labels too says so.
-        let prior = Self::of_diffusers(name, &config, schedule, checkpoint, facts.unconditional_dropout > 0.0)?;
-        let card = Card { training_voxel_mm: facts.training_voxel_mm, ..prior.card };
-        Ok(Self { range: facts.range, card, ..prior })
+        Self::of_diffusers(name, &config, schedule, checkpoint, dropout > 0.0)
     }
 
     fn of_diffusers(
@@ -109,6 +111,6 @@ impl Prior {
             notes: summary.notes,
         };
         let classes = labels.map(|(layer, table)| Classes::new(&graph, layer, table, has_none));
-        Ok(Self { network: Network::new(graph)?, schedule, range: (-1.0, 1.0), classes, card })
+        Ok(Self { network: Network::new(graph)?, schedule, range: (-1.0, 1.0), classes, condition: None, card })
     }
 }

@@ -52,7 +52,7 @@ impl Prior {
     /// A checkpoint in any of the layouts that are known:
     ///
     /// - a diffusers directory: `config.json`, `diffusion_pytorch_model.safetensors` (or `.bin`) and `scheduler_config.json`, in
-    ///   one folder or in a pipeline's folders `unet` and `scheduler`;
+    ///   one folder or in a pipeline's folders `unet` and `scheduler`; beside `config.json` perhaps a `recon.json` ([`super::Settings`]);
     /// - a guided-diffusion `.pt`, with its flags in `<stem>.json` unless it is one of the published networks;
     /// - an EDM-style `.pt` of `DhariwalUNet` or `SongUNet`, at the top or under `ema` or `net`, with the network's arguments in
     ///   `<stem>.json` unless they follow from the tensors.
@@ -123,7 +123,7 @@ impl Prior {
             training_voxel_mm: None,
             notes: summary.notes,
         };
-        let prior = Self { network: Network::new(graph)?, schedule, range, classes, card };
+        let prior = Self { network: Network::new(graph)?, schedule, range, classes, condition: None, card };
         match class {
             Some(class) => prior.with_class(class),
             None => Ok(prior),

@@ -255,7 +255,7 @@ impl Objective {
 }
 
 /// The channels of `a`, then those of `b`, for each item.
-fn joined(a: &Array, b: &Array) -> Result<Array> {
+pub(super) fn joined(a: &Array, b: &Array) -> Result<Array> {
     let both = (0..a.batch()).flat_map(|item| [a, b].map(|array| array.items(item, item + 1)));
     let both = Array::concat(&both.collect::<operators::Result<Vec<_>>>()?)?;
     let shape = a.shape();

@@ -9,12 +9,14 @@ use serde_json::{Map, Value, json};
 
 use super::batches::{Batch, Batches};
 use super::checkpoint::Checkpoint;
+use super::objective::joined;
 use super::samples::samples;
 use super::settings::{RunSettings, average_decay};
+use super::shown::Shown;
 use super::validation::{Validation, validate};
 use super::watcher::{Event, Watcher};
 use super::{Augmentation, Dataset, Objective};
-use crate::network::{Precision, Prior, State, Trainer, Unet, Update};
+use crate::network::{Precision, Prior, Settings, State, Trainer, Unet, Update};
 use crate::{Error, Result};
 
 /// The noise that images meet; the streams of a batch are (step, place in the batch), as those of the augmentation.
@@ -35,8 +37,8 @@ pub struct Training<'a> {
     pub objective: &'a Objective,
     /// How images are changed.
     pub augmentation: Augmentation,
-    /// What 0 and 1 of data units are for the network.
-    pub range: (f64, f64),
+    /// What the model directory will say of the network: its condition, its range.
+    pub model: Settings,
     /// The numbers.
     pub settings: RunSettings,
     /// Where it runs.
@@ -50,6 +52,9 @@ struct Prepared {
     batch: Batch,
     /// In the network's intensities.
     x0: Array,
+    /// What the network is shown beside them, zeros where that is dropped.
+    shown: Option<Array>,
+    labels: Vec<Option<usize>>,
 }
 
 impl Training<'_> {
@@ -72,10 +77,12 @@ impl Training<'_> {
             return error(format!("images of {rows} x {columns}: this network takes sides that divide by {multiple}"));
         }
         let (inputs, outputs) = (graph.input_channels(), graph.output_channels());
-        if inputs != channels || outputs != self.objective.outputs(channels) {
+        let shown = self.shown()?.map_or(0, |_| channels);
+        if inputs != channels + shown || outputs != self.objective.outputs(channels) {
             let expected = self.objective.outputs(channels);
             return error(format!(
-                "the network takes {inputs} channels and returns {outputs}, the data and the objective want {channels} and {expected}"
+                "the network takes {inputs} channels and returns {outputs}; images, condition and objective want {} and {expected}",
+                channels + shown
             ));
         }
         let (classes, labels) = (self.network.classes().unwrap_or(0), self.data.labels().len());
@@ -92,13 +99,13 @@ impl Training<'_> {
     /// By name, everything that the result depends on, for a checkpoint.
     pub fn key(&self) -> Map<String, Value> {
         let RunSettings { steps, batch, micro_batch, rate, betas, epsilon, weight_decay, clip, .. } = &self.settings;
-        let RunSettings { average_decay, dropout, seed, .. } = &self.settings;
+        let RunSettings { average_decay, seed, .. } = &self.settings;
         let key = json!({
             "network": self.network.config(),
             "data": self.data.hash(),
             "objective": format!("{:?}", Described(self.objective)),
             "augmentation": format!("{:?}", self.augmentation),
-            "range": [self.range.0, self.range.1],
+            "model": self.model.to_json(),
             "steps": steps,
             "batch": batch,
             "micro-batch": micro_batch,
@@ -110,7 +117,6 @@ impl Training<'_> {
             "weight decay": weight_decay,
             "clip": clip,
             "average decay": average_decay,
-            "dropout": dropout,
             "seed": seed,
             "precision": if self.device.gpu().is_some() { json!(format!("{:?}", self.precision)) } else { json!("F32") },
         });
@@ -140,6 +146,7 @@ impl Training<'_> {
                 let _ = watcher.see(&Event::Validated { step: 0, validation })?;
             }
         }
+        let shown = self.shown()?;
         let batches = Batches::new(self.data, self.augmentation, self.settings.batch, self.settings.seed);
         std::thread::scope(|scope| {
             // One batch waits while one is computed.
@@ -147,7 +154,7 @@ impl Training<'_> {
             let last = self.settings.steps;
             scope.spawn(move || {
                 for step in done + 1..=last {
-                    let prepared = batches.at(step).and_then(|batch| self.prepare(batch));
+                    let prepared = batches.at(step).and_then(|batch| self.prepare(batch, shown.as_ref()));
                     let failed = prepared.is_err();
                     if ready.send(prepared).is_err() || failed {
                         return;
@@ -189,18 +196,33 @@ impl Training<'_> {
         })
     }
 
-    fn prepare(&self, batch: Batch) -> Result<Prepared> {
-        let (low, high) = (self.range.0 as f32, self.range.1 as f32);
+    /// The maker of conditions, where the network is shown any.
+    pub(super) fn shown(&self) -> Result<Option<Shown<'_>>> {
+        let make = |condition| Shown::new(condition, self.data.shape(), self.model.range);
+        self.model.condition.as_ref().map(make).transpose()
+    }
+
+    fn prepare(&self, batch: Batch, shown: Option<&Shown<'_>>) -> Result<Prepared> {
+        let (low, high) = (self.model.range.0 as f32, self.model.range.1 as f32);
         let values = batch.images.as_f32()?.iter().map(|v| low + (high - low) * v).collect();
         let x0 = Array::from_vec(batch.images.shape(), values)?;
-        Ok(Prepared { batch, x0 })
+        let dropped = self.dropped(&batch)?;
+        let labels = batch.labels.iter().zip(&dropped).map(|(label, &dropped)| label.filter(|_| !dropped)).collect();
+        let shown = match shown {
+            Some(shown) => {
+                let c = shown.of(&batch.images, self.settings.seed, batch.step)?;
+                let kept: Vec<f32> = dropped.iter().map(|&dropped| if dropped { 0.0 } else { 1.0 }).collect();
+                Some(c.scale_items(&Array::from_vec(&[kept.len()], kept)?)?)
+            }
+            None => None,
+        };
+        Ok(Prepared { batch, x0, shown, labels })
     }
 
     /// One step; the mean loss and the norm of the gradient.
     fn step(&self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(f64, f64)> {
         let RunSettings { batch, micro_batch, seed, .. } = self.settings;
         let step = prepared.batch.step;
-        let labels = self.labels(prepared)?;
         let mut sum = 0.0;
         for start in (0..batch).step_by(micro_batch) {
             let x0 = prepared.x0.items(start, start + micro_batch)?.to(self.device)?;
@@ -208,7 +230,11 @@ impl Training<'_> {
                 |place: usize| Stream { slice: step as u32, sample: (start + place) as u32, purpose: TRAINING };
             let mut noise = Noise::new(seed, (0..micro_batch).map(stream).collect()).on(self.device);
             let draw = self.objective.draw(&x0, &mut noise)?;
-            let output = trainer.forward(&draw.input, &draw.told(), &labels[start..start + micro_batch])?;
+            let input = match &prepared.shown {
+                Some(shown) => joined(&draw.input, &shown.items(start, start + micro_batch)?.to(self.device)?)?,
+                None => draw.input.clone(),
+            };
+            let output = trainer.forward(&input, &draw.told(), &prepared.labels[start..start + micro_batch])?;
             let loss = self.objective.loss(&draw, &output)?;
             sum += loss.per_image.iter().sum::<f64>();
             // The objective's gradient is that of the mean over its part.
@@ -233,17 +259,13 @@ impl Training<'_> {
         }
     }
 
-    /// The labels of a batch, some of them dropped.
-    fn labels(&self, prepared: &Prepared) -> Result<Vec<Option<usize>>> {
-        let RunSettings { dropout, seed, .. } = self.settings;
-        let Batch { step, labels, .. } = &prepared.batch;
-        if dropout <= 0.0 || labels.iter().all(Option::is_none) {
-            return Ok(labels.clone());
-        }
-        let stream = |place: usize| Stream { slice: *step as u32, sample: place as u32, purpose: DROPOUT };
-        let drawn = Noise::new(seed, (0..labels.len()).map(stream).collect()).uniform(&Space::real(&[1]))?;
-        let drawn = drawn.as_f32()?;
-        Ok(labels.iter().zip(drawn).map(|(label, &u)| label.filter(|_| f64::from(u) > dropout)).collect())
+    /// Which images of a batch lose their label and their condition.
+    fn dropped(&self, batch: &Batch) -> Result<Vec<bool>> {
+        let count = batch.labels.len();
+        let stream = |place: usize| Stream { slice: batch.step as u32, sample: place as u32, purpose: DROPOUT };
+        let streams = (0..count).map(stream).collect();
+        let drawn = Noise::new(self.settings.seed, streams).uniform(&Space::real(&[1]))?;
+        Ok(drawn.as_f32()?.iter().map(|&u| f64::from(u) <= self.model.dropout).collect())
     }
 
     /// Validation and samples, where they are due.
@@ -258,7 +280,7 @@ impl Training<'_> {
         }
         if sample_every.is_some_and(is_due) {
             let prior = self.prior(&trainer.state()?.average)?;
-            let images = samples(prior, self.data.shape(), self.settings.samples, self.settings.seed, self.device)?;
+            let images = samples(prior, self)?;
             return watcher.see(&Event::Sampled { step, images: &images });
         }
         Ok(ControlFlow::Continue(()))
@@ -274,7 +296,7 @@ impl Training<'_> {
     /// # Errors
     /// [`Error::Mismatch`] for another count of numbers.
     pub fn prior(&self, numbers: &[f32]) -> Result<Prior> {
-        let prior = self.network.prior(numbers, self.objective.schedule.clone(), self.range)?;
+        let prior = self.network.prior(numbers, self.objective.schedule.clone(), self.model.clone())?;
         Ok(Prior { network: prior.network.with_precision(self.precision), ..prior })
     }
 

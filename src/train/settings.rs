@@ -23,8 +23,6 @@ pub struct RunSettings {
     pub clip: Option<f64>,
     /// Of the moving average, which is what is written; see [`average_decay`].
     pub average_decay: f64,
-    /// How often an image loses its label and its condition.
-    pub dropout: f64,
     /// Of everything that is drawn.
     pub seed: u64,
     /// Steps from one validation to the next.

@@ -3,6 +3,7 @@
 use operators::{Array, Noise, Stream};
 
 use super::Training;
+use super::objective::joined;
 use crate::Result;
 use crate::network::{State, Trainer};
 
@@ -58,16 +59,23 @@ fn quarters(
     let (mut loss, mut noise_error) = ([0.0; 4], [0.0; 4]);
     let shape = training.data.shape();
     let len: usize = shape.iter().product();
-    let (low, high) = (training.range.0 as f32, training.range.1 as f32);
+    let (low, high) = (training.model.range.0 as f32, training.model.range.1 as f32);
+    let shown = training.shown()?;
     for (part, slices) in chosen.chunks(together).enumerate() {
         // Always as many images at a time, because a GPU plans for a size: what is too much does not count.
         let mut values = vec![0f32; together * len];
         let filled: Vec<usize> = (0..together).map(|i| slices[i % slices.len()]).collect();
         for (image, &slice) in values.chunks_exact_mut(len).zip(&filled) {
             training.data.image(slice, image);
-            image.iter_mut().for_each(|v| *v = low + (high - low) * *v);
         }
-        let x0 = Array::from_vec(&[together, shape[0], shape[1], shape[2]], values)?.to(training.device)?;
+        let images = Array::from_vec(&[together, shape[0], shape[1], shape[2]], values)?;
+        let values = images.as_f32()?.iter().map(|v| low + (high - low) * v).collect();
+        let x0 = Array::from_vec(images.shape(), values)?.to(training.device)?;
+        // Step 0 is not one of the training.
+        let shown = match &shown {
+            Some(shown) => Some(shown.of(&images, seed, 0)?.to(training.device)?),
+            None => None,
+        };
         let labels: Vec<Option<usize>> = filled.iter().map(|&slice| training.data.label(slice)).collect();
         for quarter in 0..4 {
             let stream = |place: usize| Stream {
@@ -77,7 +85,11 @@ fn quarters(
             };
             let mut noise = Noise::new(seed, (0..together).map(stream).collect()).on(training.device);
             let draw = training.objective.draw_quarter(quarter, &x0, &mut noise)?;
-            let output = trainer.forward(&draw.input, &draw.told(), &labels)?;
+            let input = match &shown {
+                Some(shown) => joined(&draw.input, shown)?,
+                None => draw.input.clone(),
+            };
+            let output = trainer.forward(&input, &draw.told(), &labels)?;
             let counted = |losses: Vec<f64>| losses[..slices.len()].iter().sum::<f64>() / chosen.len() as f64;
             loss[quarter] += counted(training.objective.loss(&draw, &output)?.per_image);
             noise_error[quarter] += counted(training.objective.noise_errors(&draw, &output)?);

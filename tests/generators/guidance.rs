@@ -28,7 +28,7 @@ fn class(scene: &Scene) -> (DVector<f64>, Gaussian) {
     (mean.clone(), Gaussian::new(scene.prior.space(), mean, scene.sigma.clone()).unwrap())
 }
 
-fn free(with: &Gaussian, without: &Gaussian, weight: f64) -> ClassifierFree {
+fn free(with: &Gaussian, without: &Gaussian, weight: f64) -> ClassifierFree<'static> {
     ClassifierFree::new(Box::new(with.clone()), Box::new(without.clone()), weight).unwrap()
 }
 

@@ -5,6 +5,7 @@
 pub mod affine;
 pub mod methods;
 pub mod montecarlo;
+pub mod shown;
 pub mod statistics;
 
 use nalgebra::{DMatrix, DVector};

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use operators::Array;
-use recon::network::{Condition, Facts, Network, Op, Prior, Store, Unet, UnetSettings};
+use recon::conditions::{Condition, Kind};
+use recon::network::{Network, Op, Prior, Settings, Store, Unet, UnetSettings};
 
 fn vectors(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
@@ -45,8 +46,8 @@ fn directories_keep_every_number() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("model");
         let numbers = network.graph().numbers();
-        let facts = Facts { training_voxel_mm: Some((0.5, 2.0)), unconditional_dropout: 0.1, ..Facts::default() };
-        network.write(&directory, &numbers, Store::F32, &scheduler(), &facts).unwrap();
+        let settings = Settings { training_voxel_mm: Some((0.5, 2.0)), dropout: 0.1, ..Settings::default() };
+        network.write(&directory, &numbers, Store::F32, &scheduler(), &settings).unwrap();
         let again = Unet::open(&directory).unwrap();
         assert!(again.graph().numbers() == numbers);
         assert_eq!(again.parameters(), numbers.len());
@@ -58,7 +59,7 @@ fn directories_keep_every_number() {
             again.classes().map(|n| (n, true))
         );
         // Half precision is what half precision keeps.
-        network.write(&directory, &numbers, Store::F16, &scheduler(), &facts).unwrap();
+        network.write(&directory, &numbers, Store::F16, &scheduler(), &settings).unwrap();
         let half = Unet::open(&directory).unwrap().graph().numbers();
         assert!(half.iter().zip(&numbers).all(|(a, b)| (a - b).abs() <= b.abs() / 2048.0 + 6e-8));
         assert!(
@@ -69,7 +70,9 @@ fn directories_keep_every_number() {
     // The bundled prior is stored in half precision: writing it so gives the same numbers.
     let bundled = Unet::from_bytes(brain.name, brain.config, brain.weights).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    bundled.write(folder.path(), &bundled.graph().numbers(), Store::F16, brain.scheduler, &Facts::default()).unwrap();
+    bundled
+        .write(folder.path(), &bundled.graph().numbers(), Store::F16, brain.scheduler, &Settings::default())
+        .unwrap();
     assert!(Unet::open(folder.path()).unwrap().graph().numbers() == bundled.graph().numbers());
 }
 
@@ -130,13 +133,21 @@ fn what_cannot_be_stored_is_not_written() {
     let network = Unet::new(&tiny(), 1).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("model");
-    let facts = Facts { condition: Some(Condition::FirstLook { operator: "mri-4x".into() }), ..Facts::default() };
+    let settings = Settings {
+        condition: Some(Condition {
+            kind: Kind::FirstLook { operator: "mri-4x".parse().unwrap() },
+            augmentation: 0.0,
+            dropout: 0.1,
+        }),
+        dropout: 0.1,
+        ..Settings::default()
+    };
     let mut numbers = network.graph().numbers();
     numbers[0] = 1e5;
-    let error = network.write(&directory, &numbers, Store::F16, &scheduler(), &facts).unwrap_err().to_string();
+    let error = network.write(&directory, &numbers, Store::F16, &scheduler(), &settings).unwrap_err().to_string();
     assert!(error.contains("`time_embedding") || error.contains("`conv_in"), "{error}");
-    assert!(network.write(&directory, &numbers[1..], Store::F32, &scheduler(), &facts).is_err());
+    assert!(network.write(&directory, &numbers[1..], Store::F32, &scheduler(), &settings).is_err());
     assert!(!directory.exists());
-    network.write(&directory, &numbers, Store::Bf16, &scheduler(), &facts).unwrap();
-    assert_eq!(Facts::of_directory(&directory).unwrap(), facts);
+    network.write(&directory, &numbers, Store::Bf16, &scheduler(), &settings).unwrap();
+    assert_eq!(Settings::of_directory(&directory).unwrap(), Some(settings));
 }

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use operators::Device;
 use recon::Error;
-use recon::network::{Precision, Prediction, Schedule, Unet, UnetSettings};
+use recon::conditions::{Condition, Kind};
+use recon::network::{Precision, Prediction, Schedule, Settings, Unet, UnetSettings};
 use recon::train::{
     Augmentation, Checkpoint, DataSettings, Dataset, Event, Objective, Pairing, Rate, RunSettings, Training,
     Validation, Watcher, average_decay,
@@ -72,7 +73,6 @@ impl Case {
             weight_decay: 0.01,
             clip: Some(1.0),
             average_decay: 0.98,
-            dropout: 0.1,
             seed: 1,
             validate_every: 1_000_000,
             validation_images: 16,
@@ -90,7 +90,7 @@ impl Case {
             data: &self.data,
             objective: &self.objective,
             augmentation: Augmentation::default(),
-            range: (-1.0, 1.0),
+            model: Settings::default(),
             settings: self.settings.clone(),
             device: &Device::Cpu,
             precision: Precision::F32,
@@ -210,7 +210,10 @@ fn what_does_not_fit_is_said_before_the_first_step() {
     training.settings.micro_batch = 3;
     fails(training, "whole parts");
     let two = Unet::new(&UnetSettings { in_channels: 2, ..tiny() }, 0).unwrap();
-    fails(Training { network: &two, ..case.training() }, "takes 2 channels and returns 1");
+    fails(
+        Training { network: &two, ..case.training() },
+        "takes 2 channels and returns 1; images, condition and objective want 1 and 1",
+    );
     let labelled = Unet::new(&UnetSettings { classes: Some(2), ..tiny() }, 0).unwrap();
     fails(Training { network: &labelled, ..case.training() }, "the data have 0 labels, the network 2");
     let odd = folder(SIDE, 3, 3);
@@ -240,6 +243,30 @@ fn every_objective_is_learned() {
         let (first, last) = (record.validations[0].1.mean_loss(), record.validations.last().unwrap().1.mean_loss());
         println!("{:?}: {first} -> {last}", case.objective.schedule.prediction);
         assert!(last < 0.9 * first, "{:?}: {first} -> {last}", case.objective.schedule.prediction);
+    }
+}
+
+#[test]
+fn conditions_are_learned() {
+    let kinds = [Kind::LowResolution { factor: 2 }, Kind::FirstLook { operator: "mri:accel=2".parse().unwrap() }];
+    for kind in kinds {
+        let mut case = Case::new(60);
+        case.settings.sample_every = Some(60);
+        case.network = Unet::new(&UnetSettings { in_channels: 2, ..tiny() }, 3).unwrap();
+        let condition = Condition { kind, augmentation: 0.01, dropout: 0.2 };
+        let mut training = case.training();
+        training.model = Settings { condition: Some(condition), dropout: 0.2, ..Settings::default() };
+        let (folder, mut record) = (tempfile::tempdir().unwrap(), Record::default());
+        training.run(folder.path(), None, &mut record).unwrap();
+        let (first, last) = (record.validations[0].1.mean_loss(), record.validations.last().unwrap().1.mean_loss());
+        assert!(last < 0.7 * first, "{first} -> {last}");
+        assert_eq!(record.sampled, [60]);
+        // The same network without its condition is not what was asked for.
+        let error = case.training().check().unwrap_err().to_string();
+        assert!(
+            error.contains("takes 2 channels and returns 1; images, condition and objective want 1 and 1"),
+            "{error}"
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use super::{AxisArg, DeviceArg, PrecisionArg};
 
 mod choices;
 
-pub use choices::{Family, PredictionArg, ScheduleArg, Side, StoreArg, WeightingArg};
+pub use choices::{ConditionArg, Family, PredictionArg, ScheduleArg, Side, StoreArg, WeightingArg};
 
 /// `recon train [OPTIONS] DATA... -o MODEL`
 #[derive(Debug, Args)]
@@ -201,7 +201,11 @@ pub struct ObjectiveArgs {
     /// Noise meets the images of a batch along the shortest paths (optimal transport), of flow matching.
     #[arg(long)]
     pub optimal_transport: bool,
-    /// How often an image loses its label, so that the network knows images without one (classifier-free guidance).
+    /// What the network is shown beside the noisy image: low-resolution:factor=4 (super-resolution; `,augmentation=S` adds noise of
+    /// standard deviation S to it), or first-look:op=mri-4x (what a measurement looks like before reconstruction).
+    #[arg(long, value_name = "CONDITION")]
+    pub condition: Option<ConditionArg>,
+    /// How often an image loses its label and its condition, so that the network knows images without (classifier-free guidance).
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub dropout: f64,
 }

@@ -60,6 +60,9 @@ pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last:
         optimiser.learning_rate, optimiser.weight_decay, optimiser.clip, optimiser.ema
     ));
     say(format!("- prediction {:?}, {:?}, {:?}", objective.schedule.prediction, objective.law, objective.weighting));
+    if let Some(condition) = &settings::model(args, data).condition {
+        say(format!("- conditioned on {condition}, left out for {} of the images", args.objective.dropout));
+    }
     say(format!("- {:?}\n", settings::augmentation(args)));
     if let Some((step, validation)) = last {
         say("## Validation\n".into());

@@ -1,6 +1,6 @@
 //! From flags to settings.
 
-use recon::network::{Facts, Prediction, Schedule, Unet, UnetSettings};
+use recon::network::{Prediction, Schedule, Settings, Unet, UnetSettings};
 use recon::train::{Augmentation, DataSettings, Dataset, Objective, Pairing, Rate, RunSettings};
 
 use super::super::args::{Family, PredictionArg, ScheduleArg, Train};
@@ -51,14 +51,17 @@ pub(super) fn range(args: &Train) -> (f64, f64) {
     if args.images.complex { (0.0, 2.0) } else { (-1.0, 1.0) }
 }
 
-pub(super) fn facts(args: &Train, data: &Dataset) -> Facts {
+/// What the model directory says of the network.
+pub(super) fn model(args: &Train, data: &Dataset) -> Settings {
     let voxel = args.images.voxel_mm.map(|mm| (mm, mm));
-    Facts {
-        condition: None,
+    let condition = args.objective.condition.as_ref().map(|condition| condition.with_dropout(args.objective.dropout));
+    let is_dropped = condition.is_some() || !data.labels().is_empty();
+    Settings {
+        condition,
         range: range(args),
         training_voxel_mm: voxel.or(data.pixel_mm()),
         complex: args.images.complex,
-        unconditional_dropout: if data.labels().is_empty() { 0.0 } else { args.objective.dropout },
+        dropout: if is_dropped { args.objective.dropout } else { 0.0 },
     }
 }
 
@@ -106,16 +109,18 @@ pub(super) fn objective(args: &Train) -> anyhow::Result<Objective> {
 pub(super) fn network(args: &Train, objective: &Objective, data: &Dataset) -> anyhow::Result<Unet> {
     let given = &args.network;
     let [channels, rows, columns] = data.shape();
+    let inputs = if args.objective.condition.is_some() { 2 * channels } else { channels };
     if let Some(from) = &given.from {
         let bundled = datasets::PRIORS.iter().find(|prior| from.as_path() == std::path::Path::new(prior.name));
         let network = match bundled {
             Some(prior) if !from.exists() => Unet::from_bytes(prior.name, prior.config, prior.weights)?,
             _ => Unet::open(from)?,
         };
-        return Ok(network.with_size((rows, columns)));
+        let network = network.with_size((rows, columns));
+        return Ok(if inputs > channels { network.widened(inputs)? } else { network });
     }
     let settings = UnetSettings {
-        in_channels: channels,
+        in_channels: inputs,
         out_channels: objective.outputs(channels),
         size: (rows, columns),
         channels: given.channels.clone(),
@@ -152,7 +157,6 @@ pub(super) fn run(args: &Train) -> anyhow::Result<RunSettings> {
         weight_decay: within("weight-decay", given.weight_decay, (0.0, 10.0))?,
         clip: Some(within("clip", given.clip, (0.0, 1e9))?).filter(|&clip| clip > 0.0),
         average_decay: within("ema", given.ema, (0.0, 0.999_999))?,
-        dropout: args.objective.dropout,
         seed: args.seed,
         validate_every: args.validate_every.get() as u64,
         validation_images: args.validation_images,

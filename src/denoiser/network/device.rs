@@ -20,6 +20,8 @@ struct Frame {
     items: i32,
     channels: i32,
     outputs: i32,
+    inputs: i32,
+    first: i32,
     height: i32,
     width: i32,
     padded_height: i32,
@@ -84,7 +86,7 @@ impl Frames {
         &self,
         gpu: &Arc<Gpu>,
         (rows, columns): (&Padding, &Padding),
-        (channels, outputs): (usize, usize),
+        (channels, inputs, outputs): (usize, usize, usize),
         dtype: DType,
     ) -> Result<Arc<OnGpu>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,6 +102,8 @@ impl Frames {
                 items: 0,
                 channels: channels as i32,
                 outputs: outputs as i32,
+                inputs: inputs as i32,
+                first: 0,
                 height,
                 width,
                 padded_height: rows.padded() as i32,
@@ -137,7 +141,7 @@ impl OnGpu {
     }
 
     fn room(&self, count: usize) -> Result<CudaSlice<f32>> {
-        // SAFETY: every kernel here writes all of its result.
+        // SAFETY: the kernels here write all of their results, `enter` by one launch for the image and one for the condition.
         let room = unsafe { self.gpu.stream().alloc(count.max(1)) };
         Ok(room.map_err(|e| driver_error("an image on the GPU", e))?)
     }
@@ -154,17 +158,25 @@ impl OnGpu {
         x.len() * if self.dtype == DType::Complex64 { 2 } else { 1 }
     }
 
-    /// `scale x + shift`, padded.
-    pub(super) fn enter(&self, x: &Array, scale: f32, shift: f32) -> Result<Array> {
-        let shape = self.padded_shape(x.batch(), self.frame.channels);
+    /// `scale x + shift`, padded; then the same of what the network is shown, or zeros.
+    pub(super) fn enter(&self, x: (&Array, f32, f32), shown: Option<(&Array, f32, f32)>) -> Result<Array> {
+        let items = x.0.batch();
+        let shape = self.padded_shape(items, self.frame.inputs);
         let count = shape.iter().product();
-        let mut y = self.room(count)?;
-        let frame = self.frame(x.batch());
-        let mut launch = self.gpu.stream().launch_builder(&self.enter);
-        launch.arg(&frame).arg(self.values(x)?).arg(&self.rows.source).arg(&self.columns.source);
-        launch.arg(&scale).arg(&shift).arg(&mut y);
-        // SAFETY: the arguments are those of `enter`, which writes `count` floats.
-        unsafe { launch.launch(each(count)) }.map_err(|e| driver_error("enter", e))?;
+        let has_zeros = shown.is_none() && self.frame.inputs != self.frame.channels;
+        let mut y = match has_zeros {
+            true => self.gpu.stream().alloc_zeros(count).map_err(|e| driver_error("an image on the GPU", e))?,
+            false => self.room(count)?,
+        };
+        for (first, (image, scale, shift)) in [Some(x), shown].into_iter().flatten().enumerate() {
+            let frame = Frame { first: first as i32 * self.frame.channels, ..self.frame(items) };
+            let mut launch = self.gpu.stream().launch_builder(&self.enter);
+            launch.arg(&frame).arg(self.values(image)?).arg(&self.rows.source).arg(&self.columns.source);
+            launch.arg(&scale).arg(&shift).arg(&mut y);
+            let written = self.padded_shape(items, self.frame.channels).iter().product();
+            // SAFETY: the arguments are those of `enter`, which writes the channels of one image of every item.
+            unsafe { launch.launch(each(written)) }.map_err(|e| driver_error("enter", e))?;
+        }
         Ok(Array::from_cuda(&self.gpu, &shape, y)?)
     }
 

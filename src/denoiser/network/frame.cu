@@ -3,6 +3,7 @@
 
 struct Frame {
     int items, channels, outputs;  // channels of the image, and of what the network returns
+    int inputs, first;             // channels of what the network is given, and where among them those of the image begin
     int height, width, padded_height, padded_width, top, left;
     int plane, step;
 };
@@ -11,14 +12,14 @@ __device__ __forceinline__ long long at(const Frame& f, int item, int c, int i) 
     return (long long)item * f.channels * f.height * f.width + (long long)c * f.plane + (long long)i * f.step;
 }
 
-// y = scale x + shift at every padded pixel; rows and columns say which pixel each repeats.
+// y = scale x + shift at every padded pixel of the image's channels of the input; rows and columns say which pixel each repeats.
 extern "C" __global__ void enter(Frame f, const float* x, const int* rows, const int* columns, float scale, float shift, float* y) {
     int padded = f.padded_height * f.padded_width;
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= (long long)f.items * f.channels * padded) return;
     int pixel = (int)(i % padded), c = (int)(i / padded % f.channels), item = (int)(i / padded / f.channels);
     int from = rows[pixel / f.padded_width] * f.width + columns[pixel % f.padded_width];
-    y[i] = scale * x[at(f, item, c, from)] + shift;
+    y[((long long)item * f.inputs + f.first + c) * padded + pixel] = scale * x[at(f, item, c, from)] + shift;
 }
 
 // y = keep x + shift + take output, output cropped to its first channels.
@@ -43,7 +44,7 @@ extern "C" __global__ void widen(Frame f, const float* v, float* y) {
     y[i] = inside ? v[at(f, item, c, row * f.width + column)] : 0.f;
 }
 
-// y = keep v + factor P^T g: the padded pixels that repeat row r are row_list[row_starts[r]..row_starts[r + 1]].
+// y = keep v + factor P^T g over the image's channels of the input: the padded pixels that repeat row r are row_list[row_starts[r]..row_starts[r + 1]].
 extern "C" __global__ void fold(Frame f, const float* v, const float* g, const int* row_starts, const int* row_list,
                                 const int* column_starts, const int* column_list, float keep, float factor, float* y) {
     int pixels = f.height * f.width;
@@ -51,7 +52,7 @@ extern "C" __global__ void fold(Frame f, const float* v, const float* g, const i
     if (i >= (long long)f.items * f.channels * pixels) return;
     int pixel = (int)(i % pixels), c = (int)(i / pixels % f.channels), item = (int)(i / pixels / f.channels);
     int row = pixel / f.width, column = pixel % f.width;
-    const float* plane = g + ((long long)item * f.channels + c) * f.padded_height * f.padded_width;
+    const float* plane = g + ((long long)item * f.inputs + f.first + c) * f.padded_height * f.padded_width;
     float sum = 0.f;
     for (int r = row_starts[row]; r < row_starts[row + 1]; r++)
         for (int k = column_starts[column]; k < column_starts[column + 1]; k++)

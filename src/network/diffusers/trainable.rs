@@ -12,7 +12,7 @@ use super::unet::{self, Labels};
 use super::write::{Store, safetensors};
 use crate::io::write_atomic;
 use crate::network::checkpoint::Checkpoint;
-use crate::network::{Facts, Graph, Prior, Schedule};
+use crate::network::{Graph, Prior, SETTINGS_FILE, Schedule, Settings};
 use crate::{Error, Result};
 
 /// The noise of the initial numbers: apart from that of the training, which has the same seed.
@@ -157,15 +157,16 @@ impl Unet {
     /// The network with `numbers` in the order of [`Graph::numbers`], ready to run.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for another count of numbers; [`Error::Numerical`] if one is not finite.
-    pub fn prior(&self, numbers: &[f32], schedule: Schedule, range: (f64, f64)) -> Result<Prior> {
+    /// [`Error::Mismatch`] for another count of numbers; [`Error::Numerical`] if one is not finite; [`Error::Model`] if the settings
+    /// contradict the network.
+    pub fn prior(&self, numbers: &[f32], schedule: Schedule, settings: Settings) -> Result<Prior> {
         // By way of the file, so that it is the prior that the file will be.
         let weights = safetensors(&self.tensors, numbers, Store::F32)?;
         let path = Path::new("the network in training");
         let checkpoint = Checkpoint::from_safetensors(path, &weights)?;
         let config = Config::new(path, &Value::Object(self.config.clone()).to_string())?;
-        let prior = Prior::of_diffusers("training".into(), &config, schedule, checkpoint, true)?;
-        Ok(Prior { range, ..prior })
+        let has_none = settings.dropout > 0.0;
+        Prior::of_diffusers("training".into(), &config, schedule, checkpoint, has_none)?.with_settings(path, settings)
     }
 
     /// The layers.
@@ -235,17 +236,24 @@ impl Unet {
     /// # Errors
     /// [`Error::Mismatch`] for another count of numbers; [`Error::Numerical`] if one is not finite in the format that is stored;
     /// [`Error::Output`] if a file cannot be written.
-    pub fn write(&self, directory: &Path, numbers: &[f32], store: Store, scheduler: &str, facts: &Facts) -> Result<()> {
+    pub fn write(
+        &self,
+        directory: &Path,
+        numbers: &[f32],
+        store: Store,
+        scheduler: &str,
+        settings: &Settings,
+    ) -> Result<()> {
         let weights = safetensors(&self.tensors, numbers, store)?;
         let config = serde_json::to_string_pretty(&self.config).expect("it was JSON") + "\n";
-        let facts = facts.to_json();
+        let settings = settings.to_json();
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::Output { path: directory.into(), reason: format!("cannot be made: {e}") })?;
         let files: [(&str, &[u8]); 4] = [
             (Files::SAFETENSORS, &weights),
             (Files::CONFIG, config.as_bytes()),
             (Files::SCHEDULER, scheduler.as_bytes()),
-            (Facts::FILE, facts.as_bytes()),
+            (SETTINGS_FILE, settings.as_bytes()),
         ];
         for (name, bytes) in files {
             write_atomic(&directory.join(name), true, |w| w.write_all(bytes))?;

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use operators::Spec;
+use recon::conditions::{Condition, Kind};
 use recon::train::Weighting;
 
 use super::super::Size;
@@ -65,6 +67,52 @@ pub enum ScheduleArg {
     Cosine,
 }
 
+/// `low-resolution:factor=4,augmentation=0.1`, `first-look:op=mri:accel=4`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConditionArg(Condition);
+
+impl ConditionArg {
+    /// The condition, which training leaves out that often.
+    pub fn with_dropout(&self, dropout: f64) -> Condition {
+        Condition { dropout, ..self.0.clone() }
+    }
+}
+
+impl FromStr for ConditionArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || {
+            format!(
+                "expected low-resolution:factor=N[,augmentation=S] with N from 2 to 64, or first-look:op=SPEC, got `{text}`"
+            )
+        };
+        let (kind, rest) = text.split_once(':').ok_or_else(error)?;
+        let (mut augmentation, mut factor) = (0.0, None);
+        let kind = match kind {
+            "first-look" => {
+                let operator = rest.strip_prefix("op=").ok_or_else(error)?;
+                Kind::FirstLook { operator: operator.parse::<Spec>().map_err(|e| e.to_string())? }
+            }
+            "low-resolution" => {
+                for part in rest.split(',') {
+                    match part.split_once('=').ok_or_else(error)? {
+                        ("factor", n) => factor = n.parse().ok().filter(|n| (2..=64).contains(n)),
+                        ("augmentation", s) => {
+                            let level: Option<f64> = s.parse().ok();
+                            augmentation = level.filter(|s| *s >= 0.0 && s.is_finite()).ok_or_else(error)?;
+                        }
+                        _ => return Err(error()),
+                    }
+                }
+                Kind::LowResolution { factor: factor.ok_or_else(error)? }
+            }
+            _ => return Err(error()),
+        };
+        Ok(Self(Condition { kind, augmentation, dropout: 0.0 }))
+    }
+}
+
 /// `simple`, `min-snr:5`, `p2:1,1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WeightingArg(pub Weighting);
@@ -100,6 +148,16 @@ mod tests {
         assert_eq!("p2".parse(), Ok(WeightingArg(Weighting::P2 { k: 1.0, gamma: 1.0 })));
         for wrong in ["p2:1", "min-snr:0", "simple:1", "snr", ""] {
             assert!(wrong.parse::<WeightingArg>().is_err(), "{wrong}");
+        }
+        let condition = |text: &str| text.parse::<ConditionArg>().map(|condition| condition.with_dropout(0.2));
+        let kind = Kind::LowResolution { factor: 4 };
+        let expected = Condition { kind, augmentation: 0.1, dropout: 0.2 };
+        assert_eq!(condition("low-resolution:factor=4,augmentation=0.1"), Ok(expected));
+        assert_eq!(condition("first-look:op=mri:accel=4").unwrap().to_string(), "first looks at mri:accel=4");
+        for wrong in
+            ["low-resolution", "low-resolution:factor=1", "low-resolution:augmentation=1", "first-look:mri", "x:y"]
+        {
+            assert!(condition(wrong).is_err(), "{wrong}");
         }
         assert_eq!("64".parse(), Ok(Side(Size { rows: 64, columns: 64 })));
         assert_eq!("64x48".parse(), Ok(Side(Size { rows: 64, columns: 48 })));

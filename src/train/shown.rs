@@ -1,0 +1,82 @@
+//! What a conditional network is shown beside the noisy image.
+
+use num_complex::Complex32;
+use operators::{Array, Context, DType, ForwardOperator, Noise, Space, Stream};
+
+use crate::conditions::Condition;
+use crate::{Error, Result};
+
+/// Of the noise-conditioning augmentation; the streams of a batch are (step, place in the batch).
+const SHOWN: u8 = 9;
+
+/// Makes conditions of clean images, as a reconstruction makes them of a measurement.
+#[derive(Debug)]
+pub(super) struct Shown<'a> {
+    condition: &'a Condition,
+    operator: Box<dyn ForwardOperator>,
+    shape: [usize; 3],
+    range: (f64, f64),
+}
+
+impl<'a> Shown<'a> {
+    /// For images `[channels, rows, columns]`, two channels being real and imaginary part.
+    pub(super) fn new(condition: &'a Condition, shape: [usize; 3], range: (f64, f64)) -> Result<Self> {
+        let [channels, rows, columns] = shape;
+        let operator = condition.operator(&Context::new(1, rows, columns))?;
+        let expected = if channels == 2 { DType::Complex64 } else { DType::F32 };
+        if operator.domain().dtype() != expected || operator.domain().shape() != [1, rows, columns] {
+            let (domain, kind) = (operator.domain(), if channels == 2 { "complex" } else { "real" });
+            return Err(Error::Mismatch(format!(
+                "condition {condition}: it measures images of {domain}, the training has {kind} ones of 1 x {rows} x {columns}"
+            )));
+        }
+        Ok(Self { condition, operator, shape, range })
+    }
+
+    /// The conditions of `images` `[batch, channels, rows, columns]` in data units, in the network's intensities. `streams` says whose
+    /// noise is added, where the condition has any.
+    pub(super) fn of(&self, images: &Array, seed: u64, step: u64) -> Result<Array> {
+        let streams =
+            (0..images.batch()).map(|place| Stream { slice: step as u32, sample: place as u32, purpose: SHOWN });
+        let mut noise = Noise::new(seed, streams.collect());
+        let c = self.in_data_units(images, &mut noise)?;
+        let (low, high) = (self.range.0 as f32, self.range.1 as f32);
+        let values = planes(&c)?.into_iter().map(|v| low + (high - low) * v).collect();
+        Ok(Array::from_vec(images.shape(), values)?)
+    }
+
+    /// The same as images of the measurement's space.
+    pub(super) fn in_data_units(&self, images: &Array, noise: &mut Noise) -> Result<Array> {
+        let [channels, rows, columns] = self.shape;
+        let x = match channels {
+            2 => complex(images)?,
+            _ => images.clone(),
+        };
+        let x = x.reshape(&[images.batch(), 1, rows, columns])?;
+        let y = self.operator.apply(&x)?;
+        let c = self.condition.of(self.operator.as_ref(), &y)?;
+        self.condition.augmented(c, noise, &Space::clone(self.operator.domain()))
+    }
+}
+
+/// Two channels as one of complex numbers.
+fn complex(images: &Array) -> Result<Array> {
+    let pixels = images.len() / images.batch() / 2;
+    let pairs = images.as_f32()?.chunks_exact(2 * pixels);
+    let values = pairs.flat_map(|pair| (0..pixels).map(move |i| Complex32::new(pair[i], pair[pixels + i]))).collect();
+    Ok(Array::from(ndarray::Array1::<Complex32>::from_vec(values)))
+}
+
+/// Complex numbers as two channels.
+fn planes(c: &Array) -> Result<Vec<f32>> {
+    if c.dtype() == DType::F32 {
+        return Ok(c.as_f32()?.to_vec());
+    }
+    let pixels = c.len() / c.batch();
+    let mut values = Vec::with_capacity(2 * c.len());
+    for image in c.as_complex()?.chunks_exact(pixels) {
+        values.extend(image.iter().map(|v| v.re));
+        values.extend(image.iter().map(|v| v.im));
+    }
+    Ok(values)
+}
