@@ -181,11 +181,27 @@ pub struct Reconstruct {
     pub inputs: Vec<PathBuf>,
 }
 
+/// What does not go with a reference.
+const OF_LIKELIHOOD: [&str; 12] = [
+    "likelihood",
+    "method",
+    "probes",
+    "timesteps",
+    "levels",
+    "scale",
+    "seed",
+    "trust_input",
+    "prior",
+    "class",
+    "device",
+    "precision",
+];
+
 /// `recon metrics REF EST`
 #[derive(Debug, Args)]
 pub struct Metrics {
-    /// The reference.
-    #[arg(required_unless_present = "likelihood")]
+    /// The reference. What only a likelihood needs does not go with it.
+    #[arg(required_unless_present = "likelihood", conflicts_with_all = OF_LIKELIHOOD)]
     pub reference: Option<PathBuf>,
     /// The estimate, of the same shape; with --draws their mean.
     #[arg(required_unless_present_any = ["draws", "likelihood"])]

@@ -108,8 +108,10 @@ fn metrics_say_how_probable_an_image_is() {
         ("metrics --likelihood scan.nii --probes 0", &["at least 1"]),
         ("metrics --likelihood scan.nii --method continuous --timesteps all", &["infinitely many"]),
         ("metrics --likelihood scan.nii --levels 1", &["--levels"]),
-        ("metrics --probes 3 scan.nii scan.nii", &["--likelihood"]),
-        ("metrics scan.nii", &["--draws"]),
+        ("metrics --probes 3 scan.nii scan.nii", &["--probes"]),
+        ("metrics --prior brain-mr scan.nii scan.nii", &["--prior"]),
+        ("metrics --probes 3", &["REFERENCE"]),
+        ("metrics scan.nii", &["ESTIMATE"]),
     ] {
         let ran = scene.run(arguments);
         assert_eq!(ran.code, Some(2), "{arguments}: {}", ran.stderr);
