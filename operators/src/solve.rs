@@ -59,6 +59,60 @@ pub fn conjugate_gradient(
     Ok(x)
 }
 
+/// Generalised conjugate residuals for `M x = b`, `M` any matrix, started at zero: Eisenstat, Elman, Schultz, "Variational iterative
+/// methods for nonsymmetric systems of linear equations" (1983).
+///
+/// After `k` iterations `x` has the smallest residual in the Krylov space of `k` dimensions, as that of GMRES (the minimal residual
+/// method, where `M` is symmetric): the residual never grows, also where `M` is neither symmetric nor positive, as a Jacobian of a
+/// network is not. Conjugate gradients leave every bound there. Keeps two arrays for each iteration. Stops as
+/// [`conjugate_gradient`] does, and an item where a new direction adds nothing.
+///
+/// # Errors
+/// Those of `apply`; [`Error::Numerical`] if the iteration leaves the finite numbers.
+pub fn conjugate_residual(
+    apply: impl Fn(&Array) -> Result<Array>,
+    b: &Array,
+    tolerance: f64,
+    max_iterations: usize,
+) -> Result<Array> {
+    /// Of a direction's square, after those before it are taken out: what rounding leaves of nothing.
+    const NOTHING_NEW: f64 = 1e-10;
+    let patience = patience(&b.device());
+    let mut x = Array::zeros(b.shape(), b.dtype(), &b.device());
+    let mut r = b.clone();
+    let mut rr = r.dot_items(&r)?;
+    let stop = rr.scale(tolerance * tolerance);
+    let mut finished = Array::zeros(rr.shape(), DType::F32, &rr.device());
+    let mut directions: Vec<(Array, Array, Array)> = Vec::with_capacity(max_iterations.min(MAX_ITERATIONS));
+    for iteration in 0..max_iterations {
+        finished = finished.or_at_most(&rr, &stop)?;
+        if iteration % patience == 0 && all(&finished)? {
+            return Ok(x);
+        }
+        let mut p = r.clone();
+        let mut mp = apply(&p)?;
+        let before = mp.dot_items(&mp)?;
+        for (direction, image, square) in &directions {
+            let beta = mp.dot_items(image)?.quotient(square, &finished)?;
+            p.add_scaled(-1.0, &direction.scale_items(&beta)?)?;
+            mp.add_scaled(-1.0, &image.scale_items(&beta)?)?;
+        }
+        let square = mp.dot_items(&mp)?;
+        // A finished item takes steps of zero from here on, so its solution stays as it is.
+        finished = finished.or_at_most(&square, &before.scale(NOTHING_NEW))?;
+        let alpha = r.dot_items(&mp)?.quotient(&square, &finished)?;
+        if iteration % patience == 0 && !alpha.is_finite() {
+            let reason = "a step is not finite".into();
+            return Err(Error::Numerical { what: "conjugate residuals".into(), reason });
+        }
+        x.add_scaled(1.0, &p.scale_items(&alpha)?)?;
+        r.add_scaled(-1.0, &mp.scale_items(&alpha)?)?;
+        rr = r.dot_items(&r)?;
+        directions.push((p, mp, square));
+    }
+    Ok(x)
+}
+
 /// Whether every mark is set.
 fn all(marks: &Array) -> Result<bool> {
     Ok(marks.to_f32()?.iter().all(|&mark| mark != 0.0))
