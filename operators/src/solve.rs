@@ -201,3 +201,45 @@ pub(crate) fn power_iteration<A: ForwardOperator + ?Sized>(a: &A) -> Result<f64>
     }
     Ok(estimate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two systems at once: neither symmetric nor positive, the second one singular with its right-hand side in the range.
+    const MATRICES: [[[f64; 4]; 4]; 2] = [
+        [[0.5, 2.0, 0.0, -1.0], [-2.0, -0.3, 1.0, 0.0], [0.0, -1.0, 0.1, 3.0], [1.0, 0.5, -3.0, -1.0]],
+        [[1.0, 1.0, 0.0, 0.0], [-1.0, 2.0, 0.0, 0.0], [0.0, 0.0, -1.5, 0.0], [0.0, 0.0, 0.0, 0.0]],
+    ];
+
+    fn product(x: &Array) -> Result<Array> {
+        let values = x.as_f32()?.chunks(4).zip(MATRICES).flat_map(|(x, matrix)| {
+            matrix.map(|row| row.iter().zip(x).map(|(m, &x)| m * f64::from(x)).sum::<f64>() as f32)
+        });
+        Array::from_vec(&[2, 4], values.collect())
+    }
+
+    #[test]
+    fn conjugate_residuals_solve_what_is_neither_symmetric_nor_positive() {
+        let b = product(&Array::from_vec(&[2, 4], vec![1.0, -2.0, 0.5, 3.0, 0.5, 1.0, -1.0, 0.0]).unwrap()).unwrap();
+        let norm = |iterations| {
+            let x = conjugate_residual(product, &b, 1e-6, iterations).unwrap();
+            product(&x).unwrap().sub(&b).unwrap().norm_items().to_f32().unwrap()
+        };
+        let mut before = b.norm_items().to_f32().unwrap();
+        for iterations in 1..=6 {
+            let now = norm(iterations);
+            assert!(
+                now.iter().zip(&before).all(|(now, before)| now <= &(before * 1.000_01)),
+                "{iterations}: {before:?} -> {now:?}"
+            );
+            before = now;
+        }
+        let size = b.norm_items().to_f32().unwrap();
+        assert!(before.iter().zip(&size).all(|(r, size)| *r < 1e-5 * size), "after six iterations: {before:?}");
+        // The bound is what conjugate gradients do not have.
+        let x = conjugate_gradient(product, &b, 1e-6, 2).unwrap();
+        let residuals = product(&x).unwrap().sub(&b).unwrap().norm_items().to_f32().unwrap();
+        assert!(residuals[0] > b.norm_items().to_f32().unwrap()[0], "conjugate gradients: {residuals:?}");
+    }
+}

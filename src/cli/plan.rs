@@ -87,7 +87,12 @@ impl Plan {
     pub fn new(args: &Reconstruct) -> anyhow::Result<Self> {
         let Preset { sampler: spec, samples: default_samples, spread } = match &args.sampler {
             Some(spec) => Preset { sampler: spec.clone(), samples: DEFAULT_SAMPLES, spread: 1.0 },
-            None => Quality::from(args.quality).preset(&args.measure.op)?,
+            None => {
+                let preset = Quality::from(args.quality).preset(&args.measure.op)?;
+                // The factor was measured with this prior.
+                let known = args.model.prior.as_os_str() == datasets::BRAIN_MR.name;
+                Preset { spread: if known { preset.spread } else { 1.0 }, ..preset }
+            }
         };
         let sampler = samplers::build(&spec)?;
         let (denoise, vjp) = sampler.evaluations();
