@@ -5,7 +5,7 @@
 
 use operators::{Array, Device};
 
-use super::{Graph, Op, Precision};
+use super::{Graph, Op, Precision, cuda};
 use crate::{Error, Result};
 
 mod numbers;
@@ -197,7 +197,10 @@ impl Trainer {
 }
 
 /// The engine of a device.
-fn engine(_graph: &Graph, device: &Device, _precision: Precision) -> Result<Box<dyn Engine>> {
+fn engine(graph: &Graph, device: &Device, precision: Precision) -> Result<Box<dyn Engine>> {
+    if let Device::Cuda(gpu) = device {
+        return Ok(Box::new(cuda::Training::new(gpu, graph, precision)?));
+    }
     let reason = format!("training on {device} is not there yet");
     Err(operators::Error::Unsupported { what: "Trainer".into(), reason }.into())
 }

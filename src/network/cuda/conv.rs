@@ -11,14 +11,15 @@ use super::launch::Launch;
 use super::memory::Room;
 use super::record::Places;
 use super::tile::Tile;
+use super::vectors::Vector;
 use super::{Precision, sources};
 use crate::Result;
 
 mod arguments;
 mod weights;
 
-pub(super) use arguments::Joined;
-use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU, tensor_map};
+use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU};
+pub(super) use arguments::{Joined, tensor_map};
 pub(super) use weights::{Filters, INTERLEAVE, Weights};
 
 /// An image that a convolution sums over.
@@ -33,7 +34,7 @@ pub(super) struct Segment {
 #[derive(Clone, Debug)]
 pub(super) struct Finish {
     pub(super) bias: Option<u64>,
-    pub(super) vector: Option<u64>,
+    pub(super) vector: Option<Vector>,
     pub(super) residual: Option<(Room, usize, bool)>,
     pub(super) scale: f32,
     pub(super) through: Option<Through>,
@@ -107,7 +108,8 @@ impl Request {
         let residual = finish.residual;
         let epilogue = Epilogue {
             bias: finish.bias.unwrap_or(0),
-            vector: finish.vector.unwrap_or(0),
+            vector: finish.vector.map_or(0, |vector| vector.address),
+            vector_stride: finish.vector.map_or(0, |vector| vector.stride as i32),
             residual: residual.map_or(0, |(room, ..)| places.at(room)),
             residual_pitch: residual.map_or(0, |(_, pitch, _)| pitch as i32),
             residual_half: residual.is_some_and(|(.., half)| half).into(),
