@@ -5,11 +5,13 @@
 
 use operators::{Array, Device};
 
-use super::{Graph, Op, Precision, cuda};
+use super::{Graph, Op, Precision, cpu, cuda};
 use crate::{Error, Result};
 
+mod adamw;
 mod numbers;
 
+pub(super) use adamw::{AdamW, Coefficients};
 pub(super) use numbers::{Layout, Role};
 
 /// A network whose numbers are being learned.
@@ -198,9 +200,8 @@ impl Trainer {
 
 /// The engine of a device.
 fn engine(graph: &Graph, device: &Device, precision: Precision) -> Result<Box<dyn Engine>> {
-    if let Device::Cuda(gpu) = device {
-        return Ok(Box::new(cuda::Training::new(gpu, graph, precision)?));
+    match device {
+        Device::Cuda(gpu) => Ok(Box::new(cuda::Training::new(gpu, graph, precision)?)),
+        _ => Ok(Box::new(cpu::Training::new(graph))),
     }
-    let reason = format!("training on {device} is not there yet");
-    Err(operators::Error::Unsupported { what: "Trainer".into(), reason }.into())
 }

@@ -78,7 +78,8 @@ pub(super) fn gradients(gpu: &Gpu, precision: Precision) -> Result<Arc<CudaModul
 
 /// The optimiser's step.
 pub(super) fn update(gpu: &Gpu, precision: Precision) -> Result<Arc<CudaModule>> {
-    module(gpu, "network-update", precision, &[UPDATE])
+    // Without fused multiplications a step has the bits of the processor's.
+    Ok(gpu.compile("network-update", &source(precision, &[UPDATE]), &["--fmad=false".into()])?)
 }
 
 /// The gradient of filters without tensor cores.
@@ -108,12 +109,16 @@ pub(super) fn hopper_text() -> [&'static str; 6] {
 }
 
 fn module(gpu: &Gpu, name: &str, precision: Precision, parts: &[&str]) -> Result<Arc<CudaModule>> {
+    Ok(gpu.compile(name, &source(precision, parts), &[])?)
+}
+
+fn source(precision: Precision, parts: &[&str]) -> String {
     let bits = precision.bits();
     let (round, exact) = (u8::from(precision == Precision::Tf32), u8::from(precision == Precision::F32));
     let mut source = format!("#define ELEMENT_BITS {bits}\n#define ROUND_TF32 {round}\n#define EXACT {exact}\n");
     source.push_str(ELEMENT);
     parts.iter().for_each(|part| source.push_str(part));
-    Ok(gpu.compile(name, &source, &[])?)
+    source
 }
 
 pub(super) fn function(module: &Arc<CudaModule>, name: &str) -> Result<CudaFunction> {

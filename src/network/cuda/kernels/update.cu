@@ -27,13 +27,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) squares(const float* gradi
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
+// `Coefficients` of `network/training/adamw.rs`, whose arithmetic this is, with the largest norm in place of the factor.
 struct Step {
-    float rate, first, second, epsilon;  // rate / (1 - b1^t); b1; b2; epsilon
-    float root;                          // 1 / sqrt(1 - b2^t)
-    float kept;                          // 1 - rate decay
-    float average;                       // d
-    float new_first, new_second, new_average;  // 1 - b1, 1 - b2, 1 - d, before they are rounded to float
-    float clip;                          // the largest norm, or infinity
+    double largest;  // or infinity
+    float gain_1, beta_2, gain_2, keep, rate, root, epsilon, gain_a;
 };
 
 // Every block makes the norm of the same sums. Where it is not finite only the gradient changes: it is zero afterwards.
@@ -46,16 +43,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(Step step, const dou
     double norm = sqrt(block_sum(sum));
     if (blockIdx.x == 0 && threadIdx.x == 0) *norm_out = norm;
     bool finite = norm <= 1.7976931348623157e308;
-    float scale = norm > (double)step.clip ? (float)((double)step.clip / norm) : 1.f;
+    float clip = (float)fmin(step.largest / (norm + 1e-6), 1.);
     for (u64 i = blockIdx.x * (u64)THREADS + threadIdx.x; i < count; i += (u64)gridDim.x * THREADS) {
-        float g = gradient[i] * scale;
+        float g = clip * gradient[i];
         gradient[i] = 0.f;
         if (!finite) continue;
-        float m = step.first * first[i] + step.new_first * g;
-        float v = step.second * second[i] + step.new_second * g * g;
-        float w = numbers[i] * step.kept - step.rate * m / (sqrtf(v) * step.root + step.epsilon);
-        first[i] = m, second[i] = v, numbers[i] = w;
-        average[i] = step.average * average[i] + step.new_average * w;
+        float m = first[i], v = second[i], w = numbers[i], a = average[i];
+        m += step.gain_1 * (g - m);
+        v = step.beta_2 * v + step.gain_2 * g * g;
+        w = step.keep * w - step.rate * (m / (sqrtf(v) / step.root + step.epsilon));
+        a += step.gain_a * (w - a);
+        first[i] = m, second[i] = v, numbers[i] = w, average[i] = a;
     }
 }
 

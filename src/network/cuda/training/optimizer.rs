@@ -7,7 +7,7 @@ use super::super::address;
 use super::super::launch::Launch;
 use super::Kernels;
 use crate::Result;
-use crate::network::training::{State, Update};
+use crate::network::training::{Coefficients, State, Update};
 
 /// The numbers, their gradient, and what a step remembers of earlier ones.
 pub(super) struct Optimizer {
@@ -24,17 +24,25 @@ pub(super) struct Optimizer {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Step {
+    largest: f64,
+    gain_1: f32,
+    beta_2: f32,
+    gain_2: f32,
+    keep: f32,
     rate: f32,
-    first: f32,
-    second: f32,
-    epsilon: f32,
     root: f32,
-    kept: f32,
-    average: f32,
-    new_first: f32,
-    new_second: f32,
-    new_average: f32,
-    clip: f32,
+    epsilon: f32,
+    gain_a: f32,
+}
+
+impl Step {
+    fn new(update: &Update) -> Self {
+        // The factor of the gradient is found where its norm is.
+        let Coefficients { gain_1, beta_2, gain_2, keep, rate, root, epsilon, gain_a, .. } =
+            Coefficients::new(update, 0.0);
+        let largest = update.clip.unwrap_or(f64::INFINITY);
+        Self { largest, gain_1, beta_2, gain_2, keep, rate, root, epsilon, gain_a }
+    }
 }
 
 impl Optimizer {
@@ -72,22 +80,8 @@ impl Optimizer {
             .arg(count)
             .arg(partials)
             .run(gpu)?;
-        let passed = |beta: f64| 1.0 - beta.powf(update.step as f64);
-        let step = Step {
-            rate: (update.learning_rate / passed(update.betas.0)) as f32,
-            first: update.betas.0 as f32,
-            second: update.betas.1 as f32,
-            epsilon: update.epsilon as f32,
-            root: passed(update.betas.1).sqrt().recip() as f32,
-            kept: (1.0 - update.learning_rate * update.weight_decay) as f32,
-            average: update.average_decay as f32,
-            new_first: (1.0 - update.betas.0) as f32,
-            new_second: (1.0 - update.betas.1) as f32,
-            new_average: (1.0 - update.average_decay) as f32,
-            clip: update.clip.map_or(f32::INFINITY, |clip| clip as f32),
-        };
         Launch::new("adamw", &kernels.adamw, [4 * gpu.multiprocessors(), 1, 1], 256)
-            .arg(step)
+            .arg(Step::new(update))
             .arg(partials)
             .arg(parts as i32)
             .arg(count)
