@@ -9,15 +9,17 @@ use operators::{Array, Device};
 
 use super::plan::{Plan, Wanted};
 use super::{Precision, Program, lock};
-use crate::Result;
 use crate::network::Graph;
 use crate::network::training::{Engine, Layout, State, Update};
+use crate::{Error, Result};
 
 mod filters;
 mod gradients;
 mod kernels;
 mod master;
 mod optimizer;
+#[cfg(test)]
+mod tests;
 mod vectors;
 
 pub(super) use gradients::Learning;
@@ -151,5 +153,13 @@ impl Engine for Training {
         let gpu = self.gpu().clone();
         self.optimizer.restore(&gpu, state)?;
         self.pack()
+    }
+
+    fn profile(&mut self) -> Result<Vec<(String, f32)>> {
+        let gpu = self.gpu().clone();
+        let session = self.sessions.last().ok_or_else(|| Error::Mismatch("a profile without a forward pass".into()))?;
+        let times = session.plan.profile(&gpu)?;
+        self.optimizer.clear_gradient(&gpu)?;
+        Ok(times)
     }
 }

@@ -65,6 +65,7 @@ pub(super) struct KernelSegment {
     pub(super) loads: i32,
     pub(super) taps: i32,
     pub(super) separate: i32,
+    pub(super) channels: i32,
 }
 
 #[repr(C)]

@@ -112,8 +112,13 @@ impl Optimizer {
         for (to, from) in copies {
             stream.memcpy_htod(from, to).map_err(error)?;
         }
-        stream.memset_zeros(&mut self.gradient).map_err(error)?;
+        self.clear_gradient(gpu)?;
         // The state may be gone before a copy from it has begun.
         Ok(gpu.synchronize()?)
+    }
+
+    pub(super) fn clear_gradient(&mut self, gpu: &Gpu) -> Result<()> {
+        let cleared = gpu.stream().memset_zeros(&mut self.gradient);
+        Ok(cleared.map_err(|e| driver_error("clearing a gradient", e))?)
     }
 }
