@@ -105,7 +105,7 @@ static void norms(int images, int channels, int groups, int rows, bool condition
             if (conditioned) want_vector[n * stride + c] += w[c] * gu + b[c] * g, want_vector[n * stride + channels + c] += g;
             if (c < channels - 3) want_first[c] += g, want_added[n * stride + c] += g;
         }
-    launch({blocks(channels, 32), (unsigned)images, 1}, 256, 0, [&] { gradients::channel_sums((float2*)partials, rows, channels, (float2*)sums); });
+    launch({blocks(channels, 32), (unsigned)images, 1}, 1024, 0, [&] { gradients::channel_sums((float2*)partials, rows, channels, (float2*)sums); });
     launch({blocks(channels, 32), 1, 1}, 256, 0, [&] {
         gradients::norm_gradient((float2*)sums, (float2*)moments, images, channels, groups, w, b, conditioned ? vector : 0, d_vector, stride, dw, db);
     });

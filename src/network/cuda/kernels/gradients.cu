@@ -1,33 +1,34 @@
 // From sums over the pixels of every image to the gradients of numbers: norms, biases, and the vectors of a noise level, of which
 // every image of a batch has its own. All sums are taken in a fixed order. What is found is added to what is there.
 
-// Sums over a block's 8 rows of 32 channels, in the first of them.
+// Sums over a block's rows of 32 channels, in the first of them.
+template <int ROWS>
 __device__ __forceinline__ wide2 over_rows(wide2 v) {
-    __shared__ wide2 shared[8][32];
+    __shared__ wide2 shared[ROWS][32];
     int row = threadIdx.x / 32, lane = threadIdx.x % 32;
     __syncthreads();
     shared[row][lane] = v;
     __syncthreads();
     wide2 sum = shared[0][lane];
 #pragma unroll
-    for (int i = 1; i < 8; i++) sum = sum + shared[i][lane];
+    for (int i = 1; i < ROWS; i++) sum = sum + shared[i][lane];
     return sum;
 }
 
 // [image][rows][channels] -> [image][channels]: one block per 32 channels and image.
-extern "C" __global__ void __launch_bounds__(256) channel_sums(const float2* partials, int rows, int channels, float2* sums) {
+extern "C" __global__ void __launch_bounds__(1024) channel_sums(const float2* partials, int rows, int channels, float2* sums) {
     after_predecessor();
     int channel = blockIdx.x * 32 + threadIdx.x % 32;
     wide2 sum = {0, 0};
     if (channel < channels) {
         const float2* from = partials + (size_t)blockIdx.y * rows * channels + channel;
 #pragma unroll 4
-        for (int r = threadIdx.x / 32; r < rows; r += 8) {
+        for (int r = threadIdx.x / 32; r < rows; r += 32) {
             float2 v = from[(size_t)r * channels];
             sum.x += v.x, sum.y += v.y;
         }
     }
-    sum = over_rows(sum);
+    sum = over_rows<32>(sum);
     if (threadIdx.x < 32 && channel < channels)
         sums[(size_t)blockIdx.y * channels + channel] = make_float2((float)sum.x, (float)sum.y);
 }
@@ -53,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(256)
             sum.x += (1 + scale) * gu, sum.y += (1 + scale) * g;
         }
     }
-    sum = over_rows(sum);
+    sum = over_rows<8>(sum);
     if (threadIdx.x < 32 && channel < channels) d_weight[channel] += (float)sum.x, d_bias[channel] += (float)sum.y;
 }
 
@@ -69,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(256) bias_gradient(const float2* su
             sum.x += v;
             if (d_vector) d_vector[(size_t)image * stride + channel] += v;
         }
-    sum = over_rows(sum);
+    sum = over_rows<8>(sum);
     if (threadIdx.x < 32 && channel < count) {
         if (first) first[channel] += (float)sum.x;
         if (second) second[channel] += (float)sum.x;
@@ -138,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(256)
             u32 row = rows[o].weight;
             if (row != NOWHERE) sum.x += from[o] * numbers[row + input];
         }
-    sum = over_rows(sum);
+    sum = over_rows<8>(sum);
     if (threadIdx.x < 32 && input < inputs) d_x[(size_t)blockIdx.y * x_stride + input] += (float)sum.x;
 }
 

@@ -37,7 +37,7 @@ impl Builder<'_> {
     fn channel_sums(&mut self, sums: &Sums, channels: usize, kernels: &Kernels) -> Sums {
         let room = self.record.room(self.images * channels * 8);
         let grid = [channels.div_ceil(32), self.images, 1];
-        let launch = Launch::new("channel_sums", &kernels.channel_sums, grid, 256);
+        let launch = Launch::new("channel_sums", &kernels.channel_sums, grid, 1024);
         let (from, rows) = (sums.room, sums.rows.clone());
         self.record.kernel(&[from, room], move |places| {
             launch.arg(places.at(from)).arg(rows.get() as i32).arg(channels as i32).arg(places.at(room))
