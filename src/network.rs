@@ -26,12 +26,14 @@ mod open;
 #[cfg(test)]
 mod published;
 mod schedule;
+mod training;
 
 pub use classes::Classes;
 pub use cuda::Precision;
 pub use footprint::Footprint;
 pub use graph::{Conv, Graph, Id, Node, Op, Weights};
 pub use schedule::{Levels, Preconditioning, Prediction, Schedule};
+pub use training::{State, Trainer, Update};
 
 /// A network that is ready to run, on the device where the images are.
 #[derive(Debug)]
