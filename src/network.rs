@@ -28,6 +28,7 @@ mod open;
 mod published;
 mod schedule;
 mod settings;
+mod training;
 
 pub use classes::Classes;
 pub use cuda::Precision;
@@ -35,6 +36,7 @@ pub use footprint::Footprint;
 pub use graph::{Conv, Graph, Id, Node, Op, Weights};
 pub use schedule::{Levels, Preconditioning, Prediction, Schedule};
 pub use settings::{FILE as SETTINGS_FILE, Settings};
+pub use training::{State, Trainer, Update};
 
 /// A network that is ready to run, on the device where the images are.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ mod pull_back;
 mod simd;
 mod smooth;
 mod stencil;
+mod training;
 mod vector;
 
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use image::Image;
 use norm::{Layer, Norm};
 use pool::Pool;
 use stencil::Packed;
+pub(super) use training::Training;
 pub(super) use vector::embedding;
 
 use super::{Graph, Id, Op};
@@ -201,7 +203,8 @@ impl Program {
                 }
                 Op::GroupNorm { groups, eps, weight, bias, silu } => {
                     let image = stored(0);
-                    let scale_shift = node.inputs.get(1).map(|id| &vectors[id.0][..]);
+                    // A batch has one noise level.
+                    let scale_shift = node.inputs.get(1).map(|id| vec![&vectors[id.0][..]; batch]);
                     let layer = Layer { groups: *groups, eps: *eps, weight, bias, scale_shift, silu: *silu };
                     let norm = Arc::new(Norm::new(&layer, &image));
                     if let Some(tape) = &mut tape {
@@ -231,7 +234,9 @@ impl Program {
                     let vector = &vectors[node.inputs[1].0];
                     Value::plain(stored(0).map(&self.pool, |_, channel, x| x + vector[channel]))
                 }
-                Op::Embedding { .. } | Op::Silu | Op::Linear { .. } => unreachable!("vectors are computed before"),
+                Op::Embedding { .. } | Op::Silu | Op::Linear { .. } | Op::AddLabel { .. } => {
+                    unreachable!("vectors are computed before")
+                }
             };
             values[result] = Some(value);
             for id in read {

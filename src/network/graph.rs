@@ -32,6 +32,12 @@ pub enum Op {
         /// `b`.
         bias: Weights,
     },
+    /// A vector plus the row of `table` `[classes, channels]` of the image's label; plus nothing where it has none. Only a
+    /// [`Trainer`](super::Trainer) knows labels: a [`Network`](super::Network) with a class has it in the layer before.
+    AddLabel {
+        /// A row per class.
+        table: Weights,
+    },
     /// Cross-correlation of an image with `weight` `[out, in, kernel, kernel]`, zeros outside.
     Conv(Conv),
     /// `(x - mean) / sqrt(variance + eps) * weight + bias` over groups of channels and all pixels; with a second input, a
@@ -136,7 +142,7 @@ impl Graph {
         let expected: &[bool] = match op {
             Op::Input => return Err("a graph has one input".into()),
             Op::Embedding { .. } => &[],
-            Op::Silu | Op::Linear { .. } => &[false],
+            Op::Silu | Op::Linear { .. } | Op::AddLabel { .. } => &[false],
             Op::GroupNorm { .. } if inputs.len() == 1 => &[true],
             Op::GroupNorm { .. } | Op::AddVector => &[true, false],
             Op::Conv(_) | Op::Attention { .. } => &[true],
@@ -158,6 +164,12 @@ impl Graph {
             Op::Linear { weight, bias } => {
                 same("weights of a linear layer", weight.len(), first * bias.len())?;
                 bias.len()
+            }
+            Op::AddLabel { table } => {
+                if table.is_empty() || !table.len().is_multiple_of(first.max(1)) {
+                    return Err(format!("a table of {} labels' numbers for {first} channels", table.len()));
+                }
+                first
             }
             Op::Conv(conv) => {
                 let taps = conv.kernel * conv.kernel;
@@ -211,7 +223,7 @@ impl Graph {
         if matches!(op, Op::Concat | Op::Add { .. }) {
             same("level of the second image", given[1].level as usize, level as usize)?;
         }
-        let is_image = !matches!(op, Op::Embedding { .. } | Op::Silu | Op::Linear { .. });
+        let is_image = !matches!(op, Op::Embedding { .. } | Op::Silu | Op::Linear { .. } | Op::AddLabel { .. });
         Ok(Node { op, inputs: inputs.to_vec(), channels, level, is_image })
     }
 

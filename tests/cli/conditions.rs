@@ -46,7 +46,7 @@ fn a_prior_and_a_sampler_that_do_not_fit_are_found_out_at_once() {
         scene.run(arguments).fails(2, words);
         assert_eq!(scene.names(), names, "{arguments}");
     };
-    fails("--prior tiny --op sr-2x scan.nii", &["--sampler projection", "conditioned on low-resolution", "sr3"]);
+    fails("--prior tiny --op sr-2x scan.nii", &["--sampler ", "conditioned on low-resolution", "sr3"]);
     fails("--sampler sr3 --op sr-2x scan.nii", &["--sampler sr3", "brain-mr is unconditional", "recon prior info"]);
     fails("--prior tiny --sampler sr3 --op mri-4x scan.nii", &["2 times smaller (--op sr-2x)"]);
     fails("--prior tiny --sampler sr3 --op sr-4x scan.nii", &["2 times smaller (--op sr-2x)"]);

@@ -17,13 +17,14 @@ pub(super) struct Norm {
     groups: usize,
 }
 
-/// The parameters of a layer for one noise level.
+/// The parameters of a layer.
 pub(super) struct Layer<'a> {
     pub groups: usize,
     pub eps: f32,
     pub weight: &'a [f32],
     pub bias: &'a [f32],
-    pub scale_shift: Option<&'a [f32]>,
+    /// For each item.
+    pub scale_shift: Option<Vec<&'a [f32]>>,
     pub silu: bool,
 }
 
@@ -47,7 +48,8 @@ impl Norm {
                 let of = |channel: usize| {
                     let (mean, inverse) = moments[item * groups + channel / (channels / groups)];
                     let (mut a, mut b) = (f64::from(layer.weight[channel]), f64::from(layer.bias[channel]));
-                    if let Some(vector) = layer.scale_shift {
+                    if let Some(vectors) = &layer.scale_shift {
+                        let vector = vectors[item];
                         let (scale, shift) = (f64::from(vector[channel]), f64::from(vector[channels + channel]));
                         (a, b) = (a * (1.0 + scale), b * (1.0 + scale) + shift);
                     }
@@ -78,17 +80,39 @@ impl Norm {
         })
     }
 
+    /// Of each channel of each item: sum of the gradient, and of the gradient times `x - mean`, the mean rounded.
+    fn sums(&self, image: &Image, gradient: &Image) -> Vec<(f64, f64)> {
+        let (x, g) = (image.all_planes(), gradient.all_planes());
+        (x.par_iter().zip(&g).enumerate())
+            .map(|(at, (&x, &gradient))| {
+                let mean = self.moments[self.group(at, image.channels)].0 as f32;
+                dispatch(Moments { x, gradient, mean })
+            })
+            .collect()
+    }
+
+    /// The group of a channel of an item.
+    fn group(&self, at: usize, channels: usize) -> usize {
+        at / channels * self.groups + at % channels / (channels / self.groups)
+    }
+
+    /// Of each channel of each item: sum of the gradient of `a x + b`, and of that times the normalised `x`.
+    pub(super) fn correlations(&self, image: &Image, gradient: &Image) -> Vec<(f64, f64)> {
+        let correlation = |(at, (flat, slope)): (usize, (f64, f64))| {
+            let (mean, inverse) = self.moments[self.group(at, image.channels)];
+            (flat, inverse * (slope - (mean - f64::from(mean as f32)) * flat))
+        };
+        self.sums(image, gradient).into_iter().enumerate().map(correlation).collect()
+    }
+
     /// From the gradient of `a x + b` to that of `x`, through mean and variance; plus `residual`.
     pub(super) fn transpose(&self, image: &Image, gradient: &Image, residual: Option<&Image>, pool: &Pool) -> Image {
         let (x, g) = (image.all_planes(), gradient.all_planes());
         let residual = residual.map(Image::all_planes);
         let per_group = image.channels / self.groups;
         let count = (per_group * image.pixels()) as f64;
-        let group = |at: usize| at / image.channels * self.groups + at % image.channels / per_group;
-        // Of each channel: sum of the gradient, and of the gradient times x - mean.
-        let sums: Vec<(f64, f64)> = (x.par_iter().zip(&g).enumerate())
-            .map(|(at, (&x, &gradient))| dispatch(Moments { x, gradient, mean: self.moments[group(at)].0 as f32 }))
-            .collect();
+        let group = |at: usize| self.group(at, image.channels);
+        let sums = self.sums(image, gradient);
         let maps: Vec<(f32, f32)> = (sums.chunks_exact(per_group).zip(&self.moments).enumerate())
             .map(|(at, (sums, &(mean, inverse)))| {
                 let first = at % self.groups * per_group;

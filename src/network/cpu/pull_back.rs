@@ -87,7 +87,7 @@ impl Program {
                     gradients.add(node.inputs[1], gradient);
                 }
                 Op::AddVector => gradients.add(first, gradient),
-                Op::Input | Op::Embedding { .. } | Op::Silu | Op::Linear { .. } => {}
+                Op::Input | Op::Embedding { .. } | Op::Silu | Op::Linear { .. } | Op::AddLabel { .. } => {}
             }
         }
         match gradients.of[0].take() {

@@ -11,13 +11,18 @@ pub(super) fn compute(graph: &Graph, t: f64) -> Vec<Vec<f32>> {
         let input = || &vectors[node.inputs[0].0];
         let value = match &node.op {
             Op::Embedding { frequencies, cosine_first } => embedding(frequencies, *cosine_first, t),
-            Op::Silu => input().iter().map(|&x| (f64::from(x) / (1.0 + (-f64::from(x)).exp())) as f32).collect(),
+            Op::Silu => input().iter().map(|&x| silu(x)).collect(),
             Op::Linear { weight, bias } => linear(weight, bias, input()),
+            Op::AddLabel { .. } => input().clone(),
             _ => Vec::new(),
         };
         vectors.push(value);
     }
     vectors
+}
+
+pub(super) fn silu(x: f32) -> f32 {
+    (f64::from(x) / (1.0 + (-f64::from(x)).exp())) as f32
 }
 
 /// The angle is rounded to f32, as in the networks' training code: at `t` near 1000 that is visible in the fifth digit.
@@ -27,7 +32,7 @@ pub(in crate::network) fn embedding(frequencies: &[f32], cosine_first: bool, t: 
     if cosine_first { [cosines, sines].concat() } else { [sines, cosines].concat() }
 }
 
-fn linear(weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f32> {
+pub(super) fn linear(weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f32> {
     let row = |(row, &bias): (&[f32], &f32)| {
         let mut lanes = [0f32; 16];
         let (rows, xs) = (row.chunks_exact(16), x.chunks_exact(16));
