@@ -41,6 +41,7 @@ pub mod likelihood;
 pub mod method;
 pub mod metrics;
 pub mod network;
+pub mod quality;
 pub mod report;
 mod runge_kutta;
 pub mod samplers;

@@ -46,7 +46,7 @@ fn a_prior_and_a_sampler_that_do_not_fit_are_found_out_at_once() {
         scene.run(arguments).fails(2, words);
         assert_eq!(scene.names(), names, "{arguments}");
     };
-    fails("--prior tiny --op sr-2x scan.nii", &["--sampler projection", "conditioned on low-resolution", "sr3"]);
+    fails("--prior tiny --op sr-2x scan.nii", &["--sampler ", "conditioned on low-resolution", "sr3"]);
     fails("--sampler sr3 --op sr-2x scan.nii", &["--sampler sr3", "brain-mr is unconditional", "recon prior info"]);
     fails("--prior tiny --sampler sr3 --op mri-4x scan.nii", &["2 times smaller (--op sr-2x)"]);
     fails("--prior tiny --sampler sr3 --op sr-4x scan.nii", &["2 times smaller (--op sr-2x)"]);
@@ -108,8 +108,10 @@ fn metrics_say_how_probable_an_image_is() {
         ("metrics --likelihood scan.nii --probes 0", &["at least 1"]),
         ("metrics --likelihood scan.nii --method continuous --timesteps all", &["infinitely many"]),
         ("metrics --likelihood scan.nii --levels 1", &["--levels"]),
-        ("metrics --probes 3 scan.nii scan.nii", &["--likelihood"]),
-        ("metrics scan.nii", &["--draws"]),
+        ("metrics --probes 3 scan.nii scan.nii", &["--probes"]),
+        ("metrics --prior brain-mr scan.nii scan.nii", &["--prior"]),
+        ("metrics --probes 3", &["REFERENCE"]),
+        ("metrics scan.nii", &["ESTIMATE"]),
     ] {
         let ran = scene.run(arguments);
         assert_eq!(ran.code, Some(2), "{arguments}: {}", ran.stderr);

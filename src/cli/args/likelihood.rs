@@ -12,28 +12,28 @@ use super::Model;
 pub struct Likelihood {
     /// Bits per dimension of these images under --prior, instead of a comparison. Intensities are divided by the scale (as for a
     /// reconstruction, or --scale) and rounded to --levels values from 0 to 1.
-    #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with_all = ["reference", "estimate", "draws"])]
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
     pub likelihood: Vec<PathBuf>,
     /// How.
-    #[arg(long, value_enum, default_value_t = MethodArg::Ode, requires = "likelihood")]
+    #[arg(long, value_enum, default_value_t = MethodArg::Ode)]
     pub method: MethodArg,
     /// Of the ode: random vectors for the trace of the Jacobian, or exact (as many pull-backs as an image has pixels).
-    #[arg(long, value_name = "N|exact", default_value = "8", requires = "likelihood")]
+    #[arg(long, value_name = "N|exact", default_value = "8")]
     pub probes: Probes,
     /// Of the bounds: how many of the terms are drawn per image, an even number, or all of the thousand.
-    #[arg(long, value_name = "N|all", default_value = "100", requires = "likelihood")]
+    #[arg(long, value_name = "N|all", default_value = "100")]
     pub timesteps: Timesteps,
     /// Values that an intensity may have.
-    #[arg(long, value_name = "N", default_value_t = 256, requires = "likelihood")]
+    #[arg(long, value_name = "N", default_value_t = 256)]
     pub levels: u32,
     /// Divide intensities by this instead of the 99.5th percentile of the volume; 255 takes an 8-bit image as it is.
-    #[arg(long, value_name = "X", requires = "likelihood", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub scale: Option<f64>,
     /// Seed of the random numbers.
-    #[arg(long, value_name = "S", default_value_t = 0, requires = "likelihood", allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Go on where the input does not look like what the prior knows.
-    #[arg(long, requires = "likelihood")]
+    #[arg(long)]
     pub trust_input: bool,
     /// The prior, and where it runs.
     #[command(flatten)]
