@@ -1,5 +1,6 @@
-//! One step of diffusion posterior sampling on a GPU at the published sizes, part by part: `cuda [ffhq|imagenet] [batch...]`; and how far
-//! each precision is from f64: `cuda compare WEIGHTS.pt FILE`, FILE from `rivals/guided_diffusion_step.py --check --write`.
+//! One step of diffusion posterior sampling on a GPU at the published sizes, part by part: `cuda [ffhq|imagenet] [batch...]`; one step of
+//! training: `cuda train [brain-mr|large] [batch...]`; and how far each precision is from f64: `cuda compare WEIGHTS.pt FILE`, FILE from
+//! `rivals/guided_diffusion_step.py --check --write`. `--profile` shows every kernel, `--tf32` takes TF32.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use recon::denoiser::NetworkDenoiser;
-use recon::network::{Card, Network, Precision, Prediction, Prior, Schedule as Training};
+use recon::network::{Card, Network, Precision, Prediction, Prior, Schedule as Training, Trainer, Update};
 use recon::operators::cuda::Gpu;
 use recon::operators::{Array, Context, DType, Device, Noise, Space, Stream, build};
 use recon::samplers::{Dps, Problem, Run, Sampler, Silent};
@@ -101,6 +102,81 @@ fn compare(gpu: &Arc<Gpu>, weights: &Path, io: &Path) {
     }
 }
 
+/// The sum of the times of kernels of one name, the longest first.
+fn print_profile(times: Vec<(String, f32)>) {
+    let mut parts = std::collections::BTreeMap::<String, (usize, f32)>::new();
+    for (name, time) in times {
+        let part = parts.entry(name).or_default();
+        *part = (part.0 + 1, part.1 + time);
+    }
+    let mut parts: Vec<_> = parts.into_iter().collect();
+    parts.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    let sum: f32 = parts.iter().map(|(_, (_, time))| time).sum();
+    println!("{sum:8.3} ms in all kernels, each by itself");
+    parts.iter().for_each(|(name, (count, time))| println!("{time:8.3} ms {count:4} x {name}"));
+}
+
+/// A step of training on images of 256 x 256 pixels: the bundled network, or one of about the size that a GPU is for.
+fn train(gpu: &Arc<Gpu>, name: &str, batches: &[usize], precision: Precision) {
+    let device = Device::Cuda(gpu.clone());
+    let graph = if name == "large" {
+        let multipliers = &[1, 2, 4, 4];
+        let (blocks, attention) = (2, &[3][..]);
+        Adm { channels: 1, outputs: 1, base: 64, multipliers, blocks, attention, head_channels: 32, groups: 32 }.graph()
+    } else {
+        let brain = datasets::BRAIN_MR;
+        let prior = Prior::from_bytes(brain.name, brain.config, brain.scheduler, brain.weights).unwrap();
+        prior.network.graph().clone()
+    };
+    for &batch in batches {
+        let before = gpu.memory().unwrap().0;
+        let start = Instant::now();
+        let mut trainer = Trainer::new(graph.clone(), &device, precision).unwrap();
+        let mut noise = Noise::new(1, vec![Stream::default(); batch]);
+        let mut image = || noise.normal(&Space::real(&[1, 256, 256])).unwrap().to(&device).unwrap();
+        // Of the size that the gradient of a mean over a batch has.
+        let (x, v) = (image(), image().scale(1.0 / (batch * 256 * 256) as f64));
+        let levels: Vec<f64> = (0..batch).map(|i| (i * 1000 / batch) as f64).collect();
+        let labels = vec![None; batch];
+        let update = Update {
+            step: 1,
+            learning_rate: 1e-6,
+            betas: (0.9, 0.999),
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: Some(1.0),
+            average_decay: 0.999,
+        };
+        let step = |trainer: &mut Trainer| {
+            drop(trainer.forward(&x, &levels, &labels).unwrap());
+            trainer.backward(&v).unwrap();
+            trainer.update(&update).unwrap()
+        };
+        let norm = step(&mut trainer);
+        gpu.synchronize().unwrap();
+        let first = start.elapsed().as_secs_f64();
+        let taken = (before - gpu.memory().unwrap().0) >> 20;
+        let whole = time(gpu, || {
+            step(&mut trainer);
+        });
+        let forward = time(gpu, || drop(trainer.forward(&x, &levels, &labels).unwrap()));
+        let both = time(gpu, || {
+            drop(trainer.forward(&x, &levels, &labels).unwrap());
+            trainer.backward(&v).unwrap();
+        });
+        let updates = time(gpu, || {
+            trainer.update(&update).unwrap();
+        });
+        if std::env::args().any(|word| word == "--profile") {
+            print_profile(trainer.profile().unwrap());
+        }
+        let numbers = graph.numbers().len();
+        println!(
+            "train {name} ({numbers} numbers) {precision:?} batch {batch}: step {whole:.3} ms; forward {forward:.3}, forward + backward {both:.3}, update {updates:.3} ms; norm {norm:.2e}; first {first:.2} s, {taken} MiB"
+        );
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let gpu = match Gpu::open(0) {
@@ -112,10 +188,15 @@ fn main() {
     if let ("compare", [_, weights, io]) = (name, &words[..]) {
         return compare(&gpu, weights.as_ref(), io.as_ref());
     }
+    let tf32 = std::env::args().any(|word| word == "--tf32");
+    if name == "train" {
+        let network = words.get(1).map_or("brain-mr", String::as_str);
+        let batches: Vec<usize> = words.iter().skip(2).filter_map(|word| word.parse().ok()).collect();
+        return train(&gpu, network, &batches, if tf32 { Precision::Tf32 } else { Precision::Bf16 });
+    }
     let batches: Vec<usize> = words.iter().skip(1).filter_map(|word| word.parse().ok()).collect();
     let adm = if name == "imagenet" { Adm::imagenet() } else { Adm::ffhq() };
     let graph = adm.graph();
-    let tf32 = std::env::args().any(|word| word == "--tf32");
     for precision in if tf32 { vec![Precision::Tf32] } else { vec![Precision::Bf16] } {
         for &batch in &batches {
             let network = Network::new(graph.clone()).unwrap().with_precision(precision);
@@ -137,16 +218,7 @@ fn main() {
             });
             let forward = time(&gpu, || drop(network.linearize(&x, 500.0).unwrap().0));
             if std::env::args().any(|word| word == "--profile") {
-                let mut parts = std::collections::BTreeMap::<String, (usize, f32)>::new();
-                for (name, time) in network.profile(&x).unwrap() {
-                    let part = parts.entry(name).or_default();
-                    *part = (part.0 + 1, part.1 + time);
-                }
-                let mut parts: Vec<_> = parts.into_iter().collect();
-                parts.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
-                let sum: f32 = parts.iter().map(|(_, (_, time))| time).sum();
-                println!("{sum:8.3} ms in all kernels, each by itself");
-                parts.iter().for_each(|(name, (count, time))| println!("{time:8.3} ms {count:4} x {name}"));
+                print_profile(network.profile(&x).unwrap());
             }
             let step = step(&gpu, network, batch);
             println!(

@@ -31,6 +31,7 @@ pack() {
     cp "${CARGO_TARGET_DIR:-target}/release/recon" "$to/recon"
     put() { if [ -n "$2" ]; then cp "$2" "$to/$1"; else echo "cargo built no $1" >&2 && return 1; fi; }
     put check_network "$(built test cuda_network test -p recon --test cuda_network)"
+    put check_training "$(built test cuda_training test -p recon --test cuda_training)"
     put check_samplers "$(built test cuda_samplers test -p recon --test cuda_samplers)"
     put check_generators "$(built test generators test -p recon --test generators)"
     put check_kernels "$(built lib recon test -p recon --lib)"
@@ -38,7 +39,7 @@ pack() {
     put check_operators "$(built test contract_cuda test -p recon-operators --test contract_cuda)"
     # `cargo bench` builds without --release.
     put time_steps "$(built bench cuda test -p recon --bench cuda)"
-    for file in recon check_network check_samplers check_generators check_kernels check_arrays check_operators time_steps; do
+    for file in recon check_network check_training check_samplers check_generators check_kernels check_arrays check_operators time_steps; do
         strip "$to/$file" 2>/dev/null || true
     done
     cp datasets/data/brain-t1/brain_t1.nii.gz "$to/"
@@ -106,6 +107,7 @@ run() {
         # What is emulated on the processor is checked where the sources and a compiler are.
         check kernels "$dir/check_kernels" cuda:: --skip emulated --test-threads 1
         check network "$dir/check_network" --test-threads 1
+        check training "$dir/check_training" --test-threads 1
         check samplers "$dir/check_samplers"
         check generators "$dir/check_generators" on_a_gpu
     fi
@@ -121,6 +123,13 @@ run() {
                 row "steps of $model" "FAILED ($out/steps_$model.log)"
             fi
         done
+        echo "== a step of training"
+        if "$dir/time_steps" train brain-mr 64 2>&1 | tee "$out/training.log"; then
+            while read -r line; do row "${line%%: *}" "${line#*: }"; done < <(grep -E "^train .*: .* ms" "$out/training.log")
+        else
+            failed=1
+            row "a step of training" "FAILED ($out/training.log)"
+        fi
         # The start: nearly all of a command with one step is context, compilation, plans and capture.
         local cache=$out/cache slices=${SLICES:-}
         SLICES=$("$dir/recon" info "$volume" | awk '$1 == "slices" { m = int($2 / 2); print m ":" m + 1; exit }')

@@ -1,8 +1,8 @@
-//! A graph on an NVIDIA GPU: forward, and the transposed Jacobian with respect to the image.
+//! A graph on an NVIDIA GPU: forward, the transposed Jacobian with respect to the image, and training.
 //!
 //! NHWC images in bfloat16, or in float with products of TF32 or of full precision. For each (batch, size) everything is written
 //! down once (`forward`, `reverse`), every buffer gets its place in one block of memory (`memory`), every convolution the shape that
-//! was measured fastest (`tune`), and the whole becomes one captured CUDA graph. Only the gradient of the image is ever computed.
+//! was measured fastest (`tune`), and the whole becomes one captured CUDA graph. Gradients of numbers are computed in training only.
 
 #![allow(unsafe_code)]
 
@@ -14,6 +14,7 @@ use cudarc::driver::{CudaSlice, DevicePtr};
 use operators::Array;
 use operators::cuda::{Gpu, driver_error};
 
+use super::training::Role;
 use super::{Graph, Op};
 use crate::{Error, Result};
 
@@ -28,13 +29,16 @@ mod resample;
 mod reverse;
 mod sources;
 mod tile;
+mod training;
 mod tune;
 mod vectors;
 
 use attention::{Attention, Element};
 use conv::Weights;
-use plan::Plan;
+use plan::{Plan, Wanted};
 use sources::Functions;
+pub(super) use training::Training;
+use training::{Master, Packed};
 use tune::Choices;
 use vectors::Vectors;
 
@@ -98,6 +102,8 @@ pub(super) struct Program {
     stores: Mutex<Stores>,
     vectors: Vectors,
     norms: HashMap<usize, NormLayer>,
+    /// Where the numbers are while they are learned; what is made of them here is then left empty.
+    master: Option<Master>,
     plans: Mutex<HashMap<PlanKey, Plan>>,
     _parameters: Vec<CudaSlice<f32>>,
 }
@@ -110,6 +116,8 @@ struct Stores {
     weights: HashMap<(Parts, bool), Arc<Weights>>,
     biases: HashMap<Vec<usize>, CudaSlice<f32>>,
     attentions: HashMap<[usize; 4], Arc<Attention>>,
+    /// What is to be made of the master's numbers whenever they have changed.
+    packed: Packed,
 }
 
 impl std::fmt::Debug for Program {
@@ -120,6 +128,10 @@ impl std::fmt::Debug for Program {
 
 impl Program {
     pub(super) fn new(gpu: &Arc<Gpu>, graph: Arc<Graph>, precision: Precision) -> Result<Self> {
+        Self::with_master(gpu, graph, precision, None)
+    }
+
+    fn with_master(gpu: &Arc<Gpu>, graph: Arc<Graph>, precision: Precision, master: Option<Master>) -> Result<Self> {
         let nodes = graph.nodes();
         for node in nodes {
             let whole = matches!(node.op, Op::GroupNorm { .. } | Op::Attention { .. } | Op::Concat);
@@ -144,7 +156,11 @@ impl Program {
             });
         }
         let functions = Functions::new(gpu, precision)?;
-        let vectors = Vectors::new(gpu, &graph, &functions)?;
+        let vectors = match master {
+            // Those of a batch are made with its plan.
+            Some(_) => Vectors::default(),
+            None => Vectors::new(gpu, &graph, &functions)?,
+        };
         let (mut norms, mut parameters) = (HashMap::new(), Vec::new());
         let mut keep = |values: &[f32]| -> Result<u64> {
             let values = gpu.stream().clone_htod(values).map_err(|e| driver_error("copying weights to the GPU", e))?;
@@ -154,7 +170,11 @@ impl Program {
         };
         for (at, node) in nodes.iter().enumerate() {
             if let Op::GroupNorm { eps, weight, bias, .. } = &node.op {
-                norms.insert(at, NormLayer { eps: *eps, weight: keep(weight)?, bias: keep(bias)? });
+                let (weight, bias) = match &master {
+                    Some(master) => (master.address(at, Role::Weight), master.address(at, Role::Bias)),
+                    None => (keep(weight)?, keep(bias)?),
+                };
+                norms.insert(at, NormLayer { eps: *eps, weight, bias });
             }
         }
         Ok(Self {
@@ -168,6 +188,7 @@ impl Program {
             stores: Mutex::default(),
             vectors,
             norms,
+            master,
             plans: Mutex::default(),
             _parameters: parameters,
         })
@@ -181,14 +202,14 @@ impl Program {
     pub(super) fn forward(&self, x: &Array, t: f64) -> Result<Array> {
         let mut plans = lock(&self.plans);
         let plan = self.plan(&mut plans, x, false)?;
-        plan.forward(self, x, t)
+        self.evaluate(plan, x, t)
     }
 
     /// The same, kept for [`Program::pull_back`].
     pub(super) fn linearize(&self, x: &Array, t: f64) -> Result<(Array, Tape)> {
         let mut plans = lock(&self.plans);
         let plan = self.plan(&mut plans, x, true)?;
-        let y = plan.forward(self, x, t)?;
+        let y = self.evaluate(plan, x, t)?;
         Ok((y, Tape { x: x.clone(), t, stamp: plan.stamp() }))
     }
 
@@ -197,9 +218,14 @@ impl Program {
         let mut plans = lock(&self.plans);
         let plan = self.plan(&mut plans, &tape.x, true)?;
         if plan.stamp() != tape.stamp {
-            plan.forward(self, &tape.x, tape.t)?;
+            self.evaluate(plan, &tape.x, tape.t)?;
         }
         plan.pull_back(self, tape.x.shape(), v)
+    }
+
+    fn evaluate(&self, plan: &mut Plan, x: &Array, t: f64) -> Result<Array> {
+        self.vectors.set_noise_level(&self.gpu, &self.graph, &self.functions, t)?;
+        plan.forward(self, x)
     }
 
     /// Milliseconds of every kernel of an evaluation of `x` and of its pull-back, each run many times by itself.
@@ -218,12 +244,11 @@ impl Program {
         let key = (batch, height, width, tape);
         match plans.entry(key) {
             Entry::Occupied(found) => Ok(found.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(Plan::new(self, batch, (height, width), tape)?)),
+            Entry::Vacant(place) => {
+                let wanted = if tape { Wanted::ImageGradient } else { Wanted::Output };
+                Ok(place.insert(Plan::new(self, &self.vectors, batch, (height, width), wanted)?))
+            }
         }
-    }
-
-    fn vectors(&self) -> &Vectors {
-        &self.vectors
     }
 
     fn norm_layer(&self, at: usize) -> NormLayer {
@@ -269,7 +294,10 @@ impl Program {
         if let Some(found) = stores.weights.get(&key) {
             return Ok(found.clone());
         }
-        let made = Arc::new(forward::upload(self, parts, transposed)?);
+        let made = Arc::new(match &self.master {
+            Some(master) => master.filters(self, parts, transposed, &mut stores.packed)?,
+            None => forward::upload(self, parts, transposed)?,
+        });
         stores.weights.insert(key, made.clone());
         Ok(made)
     }
@@ -279,6 +307,12 @@ impl Program {
         let mut stores = lock(&self.stores);
         if let Some(found) = stores.biases.get(layers) {
             return Ok(address(&self.gpu, found));
+        }
+        if let Some(master) = &self.master {
+            let made = master.biases(self, layers, &mut stores.packed)?;
+            let at = address(&self.gpu, &made);
+            stores.biases.insert(layers.to_vec(), made);
+            return Ok(at);
         }
         let mut sum: Vec<f32> = Vec::new();
         for &layer in layers {

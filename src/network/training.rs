@@ -5,13 +5,13 @@
 
 use operators::{Array, Device};
 
-use super::{Graph, Op, Precision, cpu};
+use super::{Graph, Op, Precision, cpu, cuda};
 use crate::{Error, Result};
 
 mod adamw;
 mod numbers;
 
-pub(super) use adamw::AdamW;
+pub(super) use adamw::{AdamW, Coefficients};
 pub(super) use numbers::{Layout, Role};
 
 /// A network whose numbers are being learned.
@@ -75,6 +75,11 @@ pub(super) trait Engine: std::fmt::Debug + Send {
     fn state(&self) -> Result<State>;
     /// As [`Trainer::restore`].
     fn restore(&mut self, state: &State) -> Result<()>;
+    /// As [`Trainer::profile`].
+    fn profile(&mut self) -> Result<Vec<(String, f32)>> {
+        let reason = "kernels are timed on a GPU".into();
+        Err(operators::Error::Unsupported { what: "Trainer::profile".into(), reason }.into())
+    }
 }
 
 impl Trainer {
@@ -192,6 +197,17 @@ impl Trainer {
         self.engine.restore(state)
     }
 
+    /// Milliseconds of every kernel of a forward and a backward pass of the last size on a GPU, in order: each is run several times
+    /// in a row by itself, so that gaps between kernels do not count. The gradient is zero afterwards.
+    ///
+    /// # Errors
+    /// [`operators::Error::Unsupported`] on the CPU; [`Error::Mismatch`] before the first forward pass; [`operators::Error::Device`] if
+    /// the GPU fails.
+    pub fn profile(&mut self) -> Result<Vec<(String, f32)>> {
+        self.waiting = None;
+        self.engine.profile()
+    }
+
     /// The layers, with the numbers of the start.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -199,12 +215,9 @@ impl Trainer {
 }
 
 /// The engine of a device.
-fn engine(graph: &Graph, device: &Device, _precision: Precision) -> Result<Box<dyn Engine>> {
+fn engine(graph: &Graph, device: &Device, precision: Precision) -> Result<Box<dyn Engine>> {
     match device {
-        Device::Cpu => Ok(Box::new(cpu::Training::new(graph))),
-        device => {
-            let reason = format!("training on {device} is not there yet; train on the CPU");
-            Err(operators::Error::Unsupported { what: "Trainer".into(), reason }.into())
-        }
+        Device::Cuda(gpu) => Ok(Box::new(cuda::Training::new(gpu, graph, precision)?)),
+        _ => Ok(Box::new(cpu::Training::new(graph))),
     }
 }

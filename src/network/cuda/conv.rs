@@ -11,14 +11,15 @@ use super::launch::Launch;
 use super::memory::Room;
 use super::record::Places;
 use super::tile::Tile;
+use super::vectors::Vector;
 use super::{Precision, sources};
 use crate::Result;
 
 mod arguments;
 mod weights;
 
-pub(super) use arguments::Joined;
-use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU, tensor_map};
+use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU};
+pub(super) use arguments::{Joined, tensor_map};
 pub(super) use weights::{Filters, INTERLEAVE, Weights};
 
 /// An image that a convolution sums over.
@@ -33,7 +34,7 @@ pub(super) struct Segment {
 #[derive(Clone, Debug)]
 pub(super) struct Finish {
     pub(super) bias: Option<u64>,
-    pub(super) vector: Option<u64>,
+    pub(super) vector: Option<Vector>,
     pub(super) residual: Option<(Room, usize, bool)>,
     pub(super) scale: f32,
     pub(super) through: Option<Through>,
@@ -75,17 +76,16 @@ pub(super) struct Request {
 
 impl Request {
     fn kernel_segments(&self, precision: Precision) -> [KernelSegment; 3] {
-        let mut all = [KernelSegment { loads: 0, taps: 1, separate: 1 }; 3];
+        let mut all = [KernelSegment { loads: 0, taps: 1, separate: 1, channels: 0 }; 3];
         for (to, segment) in all.iter_mut().zip(&self.segments) {
             let blocks = segment.channels.div_ceil(precision.block());
-            *to = match (segment.kernel, self.stride) {
-                (1, _) => KernelSegment { loads: blocks as i32, taps: 1, separate: 1 },
-                (3, 1) => KernelSegment { loads: blocks as i32, taps: 9, separate: 1 },
-                (kernel, _) => {
-                    let taps = (kernel * kernel) as i32;
-                    KernelSegment { loads: taps * blocks as i32, taps: 1, separate: taps }
-                }
+            let (taps, separate) = match (segment.kernel, self.stride) {
+                (1, _) => (1, 1),
+                (3, 1) => (9, 1),
+                (kernel, _) => (1, (kernel * kernel) as i32),
             };
+            let (loads, channels) = (separate * blocks as i32, segment.channels as i32);
+            *to = KernelSegment { loads, taps, separate, channels };
         }
         all
     }
@@ -94,9 +94,20 @@ impl Request {
         self.finish.through.as_ref().map_or(PLAIN, |t| if t.silu { THROUGH_SILU } else { THROUGH_NORM })
     }
 
+    /// Quarters of a block that have channels: of the fullest block, and of the fullest of those with fewer, if there are any.
+    fn steps(&self, precision: Precision) -> (usize, usize) {
+        let block = precision.block();
+        let last = |channels: usize| ((channels - 1) % block + 1).div_ceil(block / 4);
+        let all = self.segments.iter().flat_map(|s| [(s.channels > block).then_some(4), Some(last(s.channels))]);
+        let all: Vec<usize> = all.flatten().collect();
+        let most = all.iter().copied().max().unwrap_or(4);
+        (most, all.into_iter().filter(|&steps| steps < most).max().unwrap_or(most))
+    }
+
     /// The macros of the kernel that runs this in tiles of that shape.
-    pub(super) fn macros(&self, tile: &Tile) -> String {
-        tile.macros(self.mode(), self.weights.interleaved)
+    pub(super) fn macros(&self, tile: &Tile, precision: Precision) -> String {
+        let (most, fewer) = self.steps(precision);
+        format!("{}#define STEPS {most}\n#define TAIL {fewer}\n", tile.macros(self.mode(), self.weights.interleaved))
     }
 
     fn convolution(&self, places: &Places, precision: Precision, tiles: (usize, usize), rows: usize) -> Convolution {
@@ -107,7 +118,8 @@ impl Request {
         let residual = finish.residual;
         let epilogue = Epilogue {
             bias: finish.bias.unwrap_or(0),
-            vector: finish.vector.unwrap_or(0),
+            vector: finish.vector.map_or(0, |vector| vector.address),
+            vector_stride: finish.vector.map_or(0, |vector| vector.stride as i32),
             residual: residual.map_or(0, |(room, ..)| places.at(room)),
             residual_pitch: residual.map_or(0, |(_, pitch, _)| pitch as i32),
             residual_half: residual.is_some_and(|(.., half)| half).into(),
@@ -163,7 +175,7 @@ impl Request {
 
     /// On Hopper's tensor cores, in tiles of that shape.
     pub(super) fn tiled(&self, gpu: &Gpu, places: &Places, precision: Precision, tile: &Tile) -> Result<Launch> {
-        let function = sources::hopper(gpu, precision, tile.columns(), &self.macros(tile))?;
+        let function = sources::hopper(gpu, precision, tile.columns(), &self.macros(tile, precision))?;
         let shared = tile.shared_bytes();
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function

@@ -10,6 +10,8 @@ use super::conv::{Filters, Finish, Request, Segment, Sums, Weights};
 use super::memory::Room;
 use super::record::Recording;
 use super::resample::Resampling as Map;
+use super::training::Learning;
+use super::vectors::{Vector, Vectors};
 use super::{Parts, Program};
 use crate::network::{Conv, Id, Op};
 use crate::{Error, Result};
@@ -58,6 +60,9 @@ type Share = (Tensor, usize, (usize, usize));
 pub(super) enum Step {
     Conv {
         segments: Vec<Share>,
+        /// The layers whose biases were added.
+        layers: Vec<usize>,
+        vector: Option<Vector>,
         stride: usize,
         padding: usize,
         residual: Option<(Tensor, bool)>,
@@ -85,6 +90,7 @@ pub(super) enum Step {
     Add {
         a: Tensor,
         b: Option<Tensor>,
+        vector: Option<Vector>,
         scale: f32,
         out: Tensor,
     },
@@ -97,6 +103,9 @@ pub(super) struct Builder<'a> {
     pub(super) images: usize,
     pub(super) steps: Vec<Step>,
     pub(super) input: Tensor,
+    /// Where the gradients of the numbers go, if they are wanted.
+    pub(super) learning: Option<Rc<Learning>>,
+    vectors: &'a Vectors,
     values: Vec<Option<Value>>,
     done: Vec<bool>,
     tape: bool,
@@ -109,21 +118,22 @@ impl<'a> Builder<'a> {
     /// Writes down the layers from `x`, `[image, channel, y, x]` in a room of floats, to the same layout in `y`.
     pub(super) fn new(
         program: &'a Program,
+        vectors: &'a Vectors,
         mut record: Recording,
         images: usize,
         size: (usize, usize),
         (x, y): (Room, Room),
         tape: bool,
     ) -> Result<Self> {
-        for launch in program.vectors().launches() {
+        for launch in vectors.launches() {
             let launch = launch.clone();
             record.kernel(&[], move |_| launch);
         }
         let channels = program.graph.input_channels();
         let nodes = program.graph.nodes().len();
         let input = Tensor { room: x, channels, size, sums: None };
-        let (values, done) = (vec![None; nodes], vec![false; nodes]);
-        let mut all = Self { program, record, images, steps: Vec::new(), input, values, done, tape };
+        let (values, done, steps) = (vec![None; nodes], vec![false; nodes], Vec::new());
+        let mut all = Self { program, record, images, steps, input, learning: None, vectors, values, done, tape };
         let entered = all.tensor(channels, size, false);
         all.enter(x, &entered);
         all.input = entered.clone();
@@ -209,7 +219,7 @@ impl<'a> Builder<'a> {
             }
             Op::AddVector => {
                 let a = self.single(node.inputs[0])?;
-                let vector = self.program.vectors().address(node.inputs[1].0);
+                let vector = self.vectors.of(node.inputs[1].0);
                 let out = self.add(a, None, Some(vector), 1.0);
                 self.plain(at, vec![out])
             }
@@ -258,7 +268,7 @@ impl<'a> Builder<'a> {
             let other = |node: &crate::network::Node| node.inputs[usize::from(node.inputs[0].0 == at)];
             match nodes[reader].op {
                 Op::AddVector => {
-                    (result, vector) = (reader, Some(program.vectors().address(nodes[reader].inputs[1].0)));
+                    (result, vector) = (reader, Some(self.vectors.of(nodes[reader].inputs[1].0)));
                 }
                 Op::Add { scale: factor } => {
                     let summand = other(&nodes[reader]);
@@ -307,7 +317,8 @@ impl<'a> Builder<'a> {
         self.record.convolution(request);
         if self.tape {
             let (stride, padding) = (conv.stride, conv.padding.0);
-            self.steps.push(Step::Conv { segments, stride, padding, residual, scale, out: out.clone() });
+            let out = out.clone();
+            self.steps.push(Step::Conv { segments, layers, vector, stride, padding, residual, scale, out });
         }
         self.values[result] = Some(self.plain(result, vec![out]));
         Ok(())

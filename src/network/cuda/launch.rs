@@ -37,6 +37,12 @@ impl Launch {
         self
     }
 
+    /// In another number of blocks.
+    pub(super) fn with_grid(mut self, grid: [usize; 3]) -> Self {
+        self.grid = grid.map(|n| u32::try_from(n.max(1)).unwrap_or(u32::MAX));
+        self
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -9,7 +9,9 @@ use operators::cuda::{Gpu, driver_error};
 use super::forward::Builder;
 use super::memory::Room;
 use super::record::{Places, Recording, Task};
+use super::training::Learning;
 use super::tune::{self, Tuner};
+use super::vectors::Vectors;
 use super::{Program, address};
 use crate::{Error, Result};
 
@@ -21,6 +23,13 @@ pub(super) struct Plan {
     x: Span,
     y: Span,
     stamp: u64,
+}
+
+/// What a plan computes besides the output.
+pub(super) enum Wanted {
+    Output,
+    ImageGradient,
+    NumbersGradient(Learning),
 }
 
 /// Floats in the block of memory.
@@ -41,7 +50,13 @@ struct Captured {
 unsafe impl Send for Captured {}
 
 impl Plan {
-    pub(super) fn new(program: &Program, batch: usize, size: (usize, usize), tape: bool) -> Result<Self> {
+    pub(super) fn new(
+        program: &Program,
+        vectors: &Vectors,
+        batch: usize,
+        size: (usize, usize),
+        wanted: Wanted,
+    ) -> Result<Self> {
         let gpu = &program.gpu;
         let mut record = Recording::default();
         let pixels = batch * size.0 * size.1;
@@ -49,10 +64,13 @@ impl Plan {
         // The cotangent and the gradient use the places of the output and the input.
         let [x, y] = counts.map(|count| record.room(4 * count));
         [x, y].iter().for_each(|room| record.rooms.pin(*room));
-        let mut builder = Builder::new(program, record, batch, size, (x, y), tape)?;
+        let tape = !matches!(wanted, Wanted::Output);
+        let mut builder = Builder::new(program, vectors, record, batch, size, (x, y), tape)?;
         let boundary = builder.record.len();
-        if tape {
-            builder.reverse(y, x)?;
+        match wanted {
+            Wanted::Output => {}
+            Wanted::ImageGradient => builder.reverse(y, x)?,
+            Wanted::NumbersGradient(learning) => builder.reverse_to_numbers(y, learning)?,
         }
         let mut record = builder.record;
         record.rooms.keep_across(boundary);
@@ -78,26 +96,27 @@ impl Plan {
         self.stamp
     }
 
-    pub(super) fn forward(&mut self, program: &Program, x: &Array, t: f64) -> Result<Array> {
-        let gpu = &program.gpu;
+    /// The output for `x`; the vectors are there.
+    pub(super) fn forward(&mut self, program: &Program, x: &Array) -> Result<Array> {
         self.stamp += 1;
-        program.vectors.set_noise_level(gpu, &program.graph, &program.functions, t)?;
-        self.write(gpu, self.x, x)?;
+        self.write(&program.gpu, self.x, x)?;
         self.forward.run()?;
         let mut shape = x.shape().to_vec();
         shape[1] = program.graph.output_channels();
         self.read(program, self.y, &shape)
     }
 
+    /// From `v` to the gradient that is wanted.
+    pub(super) fn backward(&mut self, gpu: &Gpu, v: &Array) -> Result<()> {
+        self.write(gpu, self.y, v)?;
+        match &self.backward {
+            Some(backward) => backward.run(),
+            None => Err(Error::Mismatch("network: a pull-back without a tape".into())),
+        }
+    }
+
     pub(super) fn pull_back(&mut self, program: &Program, shape: &[usize], v: &Array) -> Result<Array> {
-        let Some(backward) = &self.backward else {
-            return Err(Error::Mismatch("network: a pull-back without a tape".into()));
-        };
-        let gpu = &program.gpu;
-        let mut place = self.memory.slice_mut(self.y.start..self.y.start + self.y.count);
-        let copied = gpu.stream().memcpy_dtod(v.as_cuda()?, &mut place);
-        copied.map_err(|e| driver_error("copying on the GPU", e))?;
-        backward.run()?;
+        self.backward(&program.gpu, v)?;
         self.read(program, self.x, shape)
     }
 

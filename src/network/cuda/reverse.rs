@@ -1,7 +1,8 @@
-//! The transposed Jacobian with respect to the image, written down: the pieces of the forward pass in reverse. The gradient of no
-//! weight is ever computed.
+//! The transposed Jacobian, written down: the pieces of the forward pass in reverse. With respect to the image, or, in training, to
+//! the numbers (`training/gradients.rs`).
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Parts;
@@ -10,6 +11,7 @@ use super::forward::{Builder, Norm, Resampling, Step, Tensor, joined_parts};
 use super::launch::Launch;
 use super::memory::Room;
 use super::record::Task;
+use super::training::Learning;
 use crate::Result;
 
 /// The gradient of a tensor so far.
@@ -27,6 +29,32 @@ type Gradients = HashMap<Room, Gradient>;
 impl Builder<'_> {
     /// Writes down the way from `v` to the gradient of the image in `to`, both `[image, channel, y, x]`.
     pub(super) fn reverse(&mut self, v: Room, to: Room) -> Result<()> {
+        let mut gradients = self.reverse_steps(v)?;
+        let input = self.input.clone();
+        let gradient = match gradients.remove(&input.room) {
+            Some(gradient) => gradient,
+            None => {
+                let zero = self.tensor(input.channels, input.size, false);
+                self.sum(&input, None, None, 0.0, zero.room);
+                Gradient { room: zero.room, behind: None, float: false }
+            }
+        };
+        self.leave(&Tensor { room: gradient.room, ..input }, gradient.float, to);
+        Ok(())
+    }
+
+    /// Writes down the way from `v` to the gradients of the numbers.
+    pub(super) fn reverse_to_numbers(&mut self, v: Room, learning: Learning) -> Result<()> {
+        let (before, after) = (learning.before.clone(), learning.after.clone());
+        self.learning = Some(Rc::new(learning));
+        before.into_iter().for_each(|launch| self.record.kernel(&[], move |_| launch));
+        self.reverse_steps(v)?;
+        after.into_iter().for_each(|launch| self.record.kernel(&[], move |_| launch));
+        Ok(())
+    }
+
+    /// The gradients of the images that no layer made.
+    fn reverse_steps(&mut self, v: Room) -> Result<Gradients> {
         let mut gradients = Gradients::new();
         let steps = std::mem::take(&mut self.steps);
         let output = steps.last().map_or_else(|| self.input.clone(), |step| step.out().clone());
@@ -37,12 +65,21 @@ impl Builder<'_> {
             // What does not reach the output has no gradient.
             let Some(gradient) = gradients.remove(&step.out().room) else { continue };
             match step {
-                Step::Conv { segments, stride, padding, residual, scale, out } => {
+                Step::Conv { segments, layers, vector, stride, padding, residual, scale, out } => {
                     let d = self.scaled(out, &gradient, *scale);
+                    let mut image = Tensor { room: d, sums: None, ..out.clone() };
+                    self.bias_gradient(&image, layers, *vector);
+                    if *stride == 2 {
+                        image = self.spread(&image);
+                    }
                     for (x, layer, channels) in segments {
+                        self.filter_gradient(x, (*layer, *channels), &image, *padding);
+                        if self.learning.is_some() && x.room == self.input.room {
+                            continue;
+                        }
                         let maker = steps[..at].iter().rev().find(|step| step.out().room == x.room);
                         let parts = vec![(*layer, *channels)];
-                        self.conv_reverse(out, d, (x, parts), (*stride, *padding), maker, &mut gradients)?;
+                        self.conv_reverse(&image, (x, parts), *padding, maker, &mut gradients)?;
                     }
                     if let Some((x, half)) = residual {
                         self.residual_reverse(out, d, x, *half, &mut gradients);
@@ -72,8 +109,9 @@ impl Builder<'_> {
                     self.resample(map, factor, &d, &Tensor { room, ..from.clone() }, present.is_some())?;
                     gradients.insert(from.room, Gradient { room, behind: None, float: false });
                 }
-                Step::Add { a, b, scale, out } => {
+                Step::Add { a, b, vector, scale, out } => {
                     let d = self.scaled(out, &gradient, *scale);
+                    self.bias_gradient(&Tensor { room: d, sums: None, ..out.clone() }, &[], *vector);
                     if let Some(b) = b {
                         // A copy: the two gradients go different ways.
                         let copy = self.tensor(b.channels, b.size, false);
@@ -84,17 +122,7 @@ impl Builder<'_> {
                 }
             }
         }
-        let input = self.input.clone();
-        let gradient = match gradients.remove(&input.room) {
-            Some(gradient) => gradient,
-            None => {
-                let zero = self.tensor(input.channels, input.size, false);
-                self.sum(&input, None, None, 0.0, zero.room);
-                Gradient { room: zero.room, behind: None, float: false }
-            }
-        };
-        self.leave(&Tensor { room: gradient.room, ..input }, gradient.float, to);
-        Ok(())
+        Ok(gradients)
     }
 
     fn scaled(&mut self, out: &Tensor, gradient: &Gradient, scale: f32) -> Room {
@@ -125,22 +153,17 @@ impl Builder<'_> {
         }
     }
 
-    /// The gradient of `x`, the image behind `parts` of the layers, from that of the convolution's result.
+    /// The gradient of `x`, the image behind `parts` of the layers, from that of the convolution's result, spread where its stride is 2.
     fn conv_reverse(
         &mut self,
-        out: &Tensor,
-        d: Room,
+        image: &Tensor,
         (x, parts): (&Tensor, Parts),
-        (stride, padding): (usize, usize),
+        padding: usize,
         maker: Option<&Step>,
         gradients: &mut Gradients,
     ) -> Result<()> {
         let program = self.program;
         let kernel = program.kernel(parts[0].0);
-        let mut image = Tensor { room: d, ..out.clone() };
-        if stride == 2 {
-            image = self.spread(&image);
-        }
         let present = gradients.get(&x.room).map(|present| present.room);
         let is_input = x.room == self.input.room;
         let through = match (maker, present) {
@@ -157,7 +180,7 @@ impl Builder<'_> {
             segments: vec![Segment { room: image.room, channels: image.pitch(), kernel }],
             from: image.size,
             stride: 1,
-            padding: kernel - 1 - padding,
+            padding: (kernel - 1).saturating_sub(padding),
             images: self.images,
             size: x.size,
             weights: program.weights(&parts, true)?,
@@ -235,8 +258,12 @@ impl Builder<'_> {
                 });
                 sums
             });
+            let sums = self.norm_gradient(norm, sums);
             // A pass that takes the gradient as it is makes p and q of a small image itself.
-            if gradient.behind.is_some() && norm.is_made_by_its_reader(from[0].size, channels) {
+            if self.learning.is_none()
+                && gradient.behind.is_some()
+                && norm.is_made_by_its_reader(from[0].size, channels)
+            {
                 own = Some(sums);
             } else {
                 let grid = [norm.groups, self.images, 1];

@@ -1,5 +1,5 @@
-//! The vectors of a graph on the device: the noise level and what is made of it. They have fixed addresses; a batch has one noise
-//! level, so they are computed once per evaluation.
+//! The vectors of a graph on the device: the noise level and what is made of it. They have fixed addresses; outside of training a
+//! batch has one noise level, so they are computed once per evaluation.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,18 @@ use super::sources::Functions;
 use crate::Result;
 use crate::network::{Graph, Op, cpu};
 
+/// Where the vectors of a layer lie: one for each image, or one for all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vector {
+    pub(super) address: u64,
+    /// Numbers from one image's to the next; 0 where all have one.
+    pub(super) stride: usize,
+}
+
 /// Addresses, the kernels that fill them, and the embeddings that come from the host.
+#[derive(Default)]
 pub(super) struct Vectors {
-    addresses: BTreeMap<usize, u64>,
+    places: BTreeMap<usize, Vector>,
     launches: Vec<Launch>,
     embeddings: Vec<(usize, u64)>,
     _memory: Vec<CudaSlice<f32>>,
@@ -22,22 +31,21 @@ pub(super) struct Vectors {
 
 impl Vectors {
     pub(super) fn new(gpu: &Gpu, graph: &Graph, functions: &Functions) -> Result<Self> {
-        let mut all =
-            Self { addresses: BTreeMap::new(), launches: Vec::new(), embeddings: Vec::new(), _memory: Vec::new() };
+        let mut all = Self::default();
         let nodes = graph.nodes();
         for (at, node) in nodes.iter().enumerate() {
-            if node.is_image || all.addresses.contains_key(&at) {
+            if node.is_image || all.places.contains_key(&at) {
                 continue;
             }
             match &node.op {
                 Op::Embedding { .. } => {
                     let room = all.keep_room(gpu, node.channels)?;
-                    all.addresses.insert(at, room);
+                    all.place(at, room);
                     all.embeddings.push((at, room));
                 }
                 Op::Silu => {
                     let (x, y) = (all.address(node.inputs[0].0), all.keep_room(gpu, node.channels)?);
-                    all.addresses.insert(at, y);
+                    all.place(at, y);
                     let grid = [node.channels.div_ceil(256), 1, 1];
                     let launch = Launch::new("vector_silu", &functions.vector_silu, grid, 256);
                     all.launches.push(launch.arg(x).arg(node.channels as i32).arg(y));
@@ -45,7 +53,7 @@ impl Vectors {
                 // Without a label; with one it is in the bias of the layer before.
                 Op::AddLabel { .. } => {
                     let x = all.address(node.inputs[0].0);
-                    all.addresses.insert(at, x);
+                    all.place(at, x);
                 }
                 Op::Linear { .. } => all.linears(gpu, graph, functions, node.inputs[0].0)?,
                 _ => unreachable!("every other layer makes images"),
@@ -76,7 +84,7 @@ impl Vectors {
         let launch = Launch::new("linear", &functions.linear, [outputs.div_ceil(8), 1, 1], 256);
         let x = self.address(input);
         self.launches.push(launch.arg(weight).arg(bias).arg(x).arg(inputs as i32).arg(outputs as i32).arg(y));
-        self.addresses.extend(starts.into_iter().map(|(at, start)| (at, y + 4 * start as u64)));
+        starts.into_iter().for_each(|(at, start)| self.place(at, y + 4 * start as u64));
         Ok(())
     }
 
@@ -95,9 +103,22 @@ impl Vectors {
         Ok(at)
     }
 
-    /// Where the vector of a layer lies.
-    pub(super) fn address(&self, node: usize) -> u64 {
-        self.addresses[&node]
+    fn place(&mut self, node: usize, address: u64) {
+        self.places.insert(node, Vector { address, stride: 0 });
+    }
+
+    fn address(&self, node: usize) -> u64 {
+        self.places[&node].address
+    }
+
+    /// Where the vectors of a layer lie.
+    pub(super) fn of(&self, node: usize) -> Vector {
+        self.places[&node]
+    }
+
+    /// Of every image of a batch its own, filled by `launches`; whoever made them keeps the memory.
+    pub(super) fn of_batch(places: BTreeMap<usize, Vector>, launches: Vec<Launch>) -> Self {
+        Self { places, launches, ..Self::default() }
     }
 
     /// What fills them once the embeddings are there.

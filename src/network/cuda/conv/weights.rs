@@ -48,12 +48,17 @@ impl Filters<'_> {
         self.weight[(output * self.inputs + input) * taps + tap]
     }
 
-    fn rows(&self, transposed: bool) -> usize {
+    pub(in crate::network::cuda) fn rows(&self, transposed: bool) -> usize {
         if transposed { self.channels.1 - self.channels.0 } else { self.outputs }
     }
 
-    fn columns(&self, transposed: bool) -> usize {
+    pub(in crate::network::cuda) fn columns(&self, transposed: bool) -> usize {
         if transposed { self.outputs } else { self.channels.1 - self.channels.0 }
+    }
+
+    /// Columns of the matrix that this part takes, in blocks of `block` channels.
+    fn depth(&self, transposed: bool, block: usize) -> usize {
+        self.columns(transposed).div_ceil(block) * block * self.kernel * self.kernel
     }
 }
 
@@ -61,6 +66,26 @@ impl Weights {
     /// Output channels, filled up to a multiple of eight.
     pub(in crate::network::cuda) fn channels(&self) -> usize {
         self.outputs.next_multiple_of(8)
+    }
+
+    /// Zeros, and the column where each part of the sum begins.
+    pub(in crate::network::cuda) fn empty(
+        gpu: &Gpu,
+        precision: Precision,
+        parts: &[Filters<'_>],
+        transposed: bool,
+    ) -> Result<(Self, Vec<usize>)> {
+        let block = precision.block();
+        let outputs = parts.iter().map(|p| p.rows(transposed)).max().unwrap_or(0);
+        let (mut depth, mut starts) = (0, Vec::new());
+        for part in parts {
+            starts.push(depth);
+            depth += part.depth(transposed, block);
+        }
+        let values = gpu.stream().alloc_zeros(outputs * depth * precision.bytes());
+        let values = values.map_err(|e| driver_error("weights on the GPU", e))?;
+        let (address, interleaved) = (address(gpu, &values), outputs.is_multiple_of(INTERLEAVE));
+        Ok((Self { address, depth, outputs, interleaved, _values: values }, starts))
     }
 
     /// Uploads the sum's parts side by side.
@@ -72,8 +97,7 @@ impl Weights {
     ) -> Result<Self> {
         let block = precision.block();
         let outputs = parts.iter().map(|p| p.rows(transposed)).max().unwrap_or(0);
-        let depth_of = |p: &Filters<'_>| p.columns(transposed).div_ceil(block) * block * p.kernel * p.kernel;
-        let depth: usize = parts.iter().map(depth_of).sum();
+        let depth: usize = parts.iter().map(|p| p.depth(transposed, block)).sum();
         let bytes = precision.bytes();
         let mut values = vec![0u8; outputs * depth * bytes];
         let interleaved = outputs.is_multiple_of(INTERLEAVE);
@@ -89,7 +113,7 @@ impl Weights {
                             .write(part.at(transposed, row, tap, channel), &mut line[at * bytes..(at + 1) * bytes]);
                     }
                 }
-                start += depth_of(part);
+                start += part.depth(transposed, block);
             }
         });
         let values = gpu.stream().clone_htod(&values).map_err(|e| driver_error("copying weights to the GPU", e))?;

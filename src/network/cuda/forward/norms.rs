@@ -7,6 +7,7 @@ use super::super::conv::{Joined, Sums};
 use super::super::launch::Launch;
 use super::super::memory::Room;
 use super::super::record::Places;
+use super::super::vectors::Vector;
 use super::{Builder, Resampling, Step, Tensor, Value, WALK, joined_parts};
 
 /// A norm, to be applied where its result is first read.
@@ -22,8 +23,8 @@ pub(in crate::network::cuda) struct Norm {
     /// Of one image.
     pub(in crate::network::cuda) pixels: usize,
     pub(in crate::network::cuda) layer: NormLayer,
-    /// Address of scale and shift, or 0.
-    pub(in crate::network::cuda) scale_shift: u64,
+    /// Scale and shift, if there are any.
+    pub(in crate::network::cuda) scale_shift: Option<Vector>,
 }
 
 impl Builder<'_> {
@@ -108,7 +109,7 @@ impl Builder<'_> {
             channels: (parts[0].channels, channels),
             pixels: parts[0].size.0 * parts[0].size.1,
             layer: program.norm_layer(at),
-            scale_shift: program.graph.nodes()[at].inputs.get(1).map_or(0, |id| program.vectors().address(id.0)),
+            scale_shift: program.graph.nodes()[at].inputs.get(1).map(|id| self.vectors.of(id.0)),
         }
     }
 
@@ -121,8 +122,8 @@ impl Builder<'_> {
     }
 
     /// The sums over pixels of an image whose maker did not leave them.
-    fn sums(&mut self, x: &Tensor) -> Sums {
-        let sums = self.record.sums(self.images, x.size, x.channels);
+    pub(in crate::network::cuda) fn sums(&mut self, x: &Tensor) -> Sums {
+        let sums = self.record.sums(self.images, x.size, x.pitch());
         let pixels = x.size.0 * x.size.1;
         let (per_block, grid) = self.sum_walk(pixels, x.pitch());
         let launch = Launch::new("sums", &self.program.functions.sums, grid, 256);
@@ -170,6 +171,7 @@ struct Statistics {
     weight: u64,
     bias: u64,
     scale_shift: u64,
+    scale_shift_stride: i32,
     out: u64,
     moments: u64,
 }
@@ -206,7 +208,8 @@ impl Norm {
             eps,
             weight,
             bias,
-            scale_shift: self.scale_shift,
+            scale_shift: self.scale_shift.map_or(0, |vector| vector.address),
+            scale_shift_stride: self.scale_shift.map_or(0, |vector| vector.stride as i32),
             out: places.at(self.coefficients),
             moments: places.at(self.moments),
         }

@@ -6,6 +6,7 @@ use super::super::launch::Launch;
 use super::super::memory::Room;
 use super::super::record::Task;
 use super::super::resample::{Resample, Resampling as Map};
+use super::super::vectors::Vector;
 use super::{Builder, Step, Tensor};
 use crate::Result;
 
@@ -49,11 +50,11 @@ impl Builder<'_> {
         Ok(())
     }
 
-    pub(super) fn add(&mut self, a: Tensor, b: Option<Tensor>, vector: Option<u64>, scale: f32) -> Tensor {
+    pub(super) fn add(&mut self, a: Tensor, b: Option<Tensor>, vector: Option<Vector>, scale: f32) -> Tensor {
         let out = self.tensor(a.channels, a.size, false);
         self.sum(&a, b.as_ref().map(|b| b.room), vector, scale, out.room);
         if self.tape {
-            self.steps.push(Step::Add { a, b, scale, out: out.clone() });
+            self.steps.push(Step::Add { a, b, vector, scale, out: out.clone() });
         }
         out
     }
@@ -63,11 +64,12 @@ impl Builder<'_> {
         &mut self,
         a: &Tensor,
         b: Option<Room>,
-        vector: Option<u64>,
+        vector: Option<Vector>,
         scale: f32,
         y: Room,
     ) {
-        let pixels = self.images * a.size.0 * a.size.1;
+        let image_pixels = a.size.0 * a.size.1;
+        let pixels = self.images * image_pixels;
         let channels = a.pitch();
         let grid = [(pixels * channels / 8).div_ceil(256), 1, 1];
         let launch = Launch::new("add", &self.program.functions.add, grid, 256);
@@ -80,7 +82,9 @@ impl Builder<'_> {
                 .arg(channels as i32)
                 .arg(b.map_or(0u64, |b| places.at(b)))
                 .arg(channels as i32)
-                .arg(vector.unwrap_or(0))
+                .arg(vector.map_or(0, |vector| vector.address))
+                .arg(vector.map_or(0, |vector| vector.stride as i32))
+                .arg(image_pixels as i32)
                 .arg(scale)
                 .arg(channels as i32)
                 .arg(pixels as u64)

@@ -17,7 +17,8 @@ enum Mode { PLAIN = 0, THROUGH_SILU = 1, THROUGH_NORM = 2 };
 
 struct Epilogue {
     const float* bias;        // [channels], or null; only where the mode is PLAIN
-    const float* vector;      // [channels], or null; only where the mode is PLAIN
+    const float* vector;      // [channels] of every image, or null; only where the mode is PLAIN
+    int vector_stride;        // from one image's to the next; 0 where all have one
     const element* residual;  // added; or null
     int residual_pitch;
     int residual_half;  // the residual has half the height and width
@@ -53,7 +54,7 @@ __device__ __forceinline__ Channels<N> channels_of(const Epilogue& e, int image,
 #pragma unroll
         for (int k = 0; k < N; k++) bias[k] = vector[k] = 0.f;
         if (e.bias) load_floats<N>(e.bias + channel, bias);
-        if (e.vector) load_floats<N>(e.vector + channel, vector);
+        if (e.vector) load_floats<N>(e.vector + (size_t)image * e.vector_stride + channel, vector);
 #pragma unroll
         for (int k = 0; k < N; k++) c.bias[k] = (bias[k] + vector[k]) * e.scale;
     }

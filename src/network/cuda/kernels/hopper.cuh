@@ -1,7 +1,5 @@
-// What the convolution for Hopper is made of: its macros, its arguments, and the instructions that have no name in C++.
+// What the convolution for Hopper is made of: its macros, its arguments, and the instructions of clusters.
 
-#define ROW_BYTES 128
-#define CHANNELS_PER_ROW (ROW_BYTES * 8 / ELEMENT_BITS)
 #define PATCHES (TILE_N * (TILE_H / 8) * (TILE_W / 8))
 #if ALTERNATE
 #define GROUPS_M 1
@@ -21,9 +19,6 @@
 #define STAGE_A (((TILE_N * (TILE_H + 2) * (TILE_W + 2) * ROW_BYTES) + 1023) / 1024 * 1024)
 #define STAGE_B (BLOCK_CHANNELS * ROW_BYTES)
 
-struct alignas(64) TensorMap {
-    char opaque[128];
-};
 struct Maps {
     TensorMap images[3];
     TensorMap weights;
@@ -32,6 +27,7 @@ struct Segment {
     int loads;     // channel blocks times `separate`
     int taps;      // per load: 9 for a 3x3 filter on a shared rim, else 1
     int separate;  // 9 or 36 where every tap of a 3x3 or 6x6 filter is a load of its own, else 1
+    int channels;
 };
 struct Convolution {
     Segment segments[3];
@@ -40,6 +36,11 @@ struct Convolution {
     int channels;               // of the output
     int tiles_x, tiles_y;
     Epilogue epilogue;
+};
+
+template <int N>
+struct Number {
+    static constexpr int value = N;
 };
 
 // The pixels and output channels of a tile.
@@ -51,41 +52,6 @@ __device__ __forceinline__ Place place_of(const Convolution& p, int across, int 
     return {tile, down / tiles * TILE_N, tile % p.tiles_x * TILE_W, tile / p.tiles_x * TILE_H, across * BLOCK_CHANNELS};
 }
 
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void barrier_init(u32 b, u32 count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(b), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_expect(u32 b, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(b), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 b) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(b) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 b, u32 phase) {
-    asm volatile(
-        "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra "
-        "again;\nover:\n}" ::"r"(b),
-        "r"(phase)
-        : "memory");
-}
-__device__ __forceinline__ void load_image(u32 to, const TensorMap* map, u32 barrier, int c, int x, int y, int n) {
-    asm volatile(
-        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-        "[%2];" ::"r"(to),
-        "l"(map), "r"(barrier), "r"(c), "r"(x), "r"(y), "r"(n)
-        : "memory");
-}
-__device__ __forceinline__ void load_weights(u32 to, const TensorMap* map, u32 barrier, int k, int n) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::
-            "r"(to),
-        "l"(map), "r"(barrier), "r"(k), "r"(n)
-        : "memory");
-}
-// Rows of 128 bytes with the 128-byte swizzle; groups of eight rows are `stride` bytes apart.
-__device__ __forceinline__ u64 descriptor(u32 address, u32 stride) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(stride >> 4) << 32 | (u64)1 << 62;
-}
 __device__ __forceinline__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 2) : "memory"); }
 #if SPLIT > 1
 __device__ __forceinline__ u32 cluster_rank() {

@@ -69,7 +69,8 @@ struct Statistics {
     int first_rows, second_rows, first_channels, channels, groups, pixels;
     float eps;
     const float *weight, *bias;
-    const float* scale_shift;  // [2][channels], or null
+    const float* scale_shift;  // [2][channels] of every image, or null
+    int scale_shift_stride;    // from one image's to the next; 0 where all have one
     float4* out;               // [image][channels]: (a, b, 0, 0)
     float2* moments;           // [image][groups]: mean, 1 / standard deviation
 };

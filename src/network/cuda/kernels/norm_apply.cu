@@ -39,7 +39,10 @@ __device__ __forceinline__ const float2* own_coefficients(const Statistics& s) {
     float w = threadIdx.x < OWN ? s.weight[c] : 0.f, b = threadIdx.x < OWN ? s.bias[c] : 0.f;
     after_predecessor();
     float scale = 0.f, shift = 0.f;
-    if (threadIdx.x < OWN && s.scale_shift) scale = s.scale_shift[c], shift = s.scale_shift[s.channels + c];
+    if (threadIdx.x < OWN && s.scale_shift) {
+        const float* scale_shift = s.scale_shift + (size_t)blockIdx.y * s.scale_shift_stride;
+        scale = scale_shift[c], shift = scale_shift[s.channels + c];
+    }
     wide2 sums[2];
     own_sums(s.first, s.first_rows, s.first_channels, s.second, s.second_rows, s.channels, sums);
     wide2 sum = own_group(sums[0] + sums[1], width);

@@ -83,10 +83,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) coefficients(Statistics s)
     float rstd;
     wide mean = mean_of(block_sum(sum), (wide)s.pixels * width, s.eps, &rstd);
     if (threadIdx.x == 0) s.moments[image * s.groups + group] = make_float2((float)mean, rstd);
+    const float* scale_shift = s.scale_shift ? s.scale_shift + (size_t)image * s.scale_shift_stride : 0;
     // A group has at most as many channels as the block has threads, or its threads go round.
     for (; c < c1; c += THREADS) {
         if (c >= c0 + THREADS) w = s.weight[c], b = s.bias[c];
-        float2 ab = affine_of(mean, rstd, w, b, s.scale_shift ? s.scale_shift[c] : 0.f, s.scale_shift ? s.scale_shift[s.channels + c] : 0.f);
+        float2 ab = affine_of(mean, rstd, w, b, scale_shift ? scale_shift[c] : 0.f, scale_shift ? scale_shift[s.channels + c] : 0.f);
         s.out[(size_t)image * s.channels + c] = make_float4(ab.x, ab.y, 0.f, 0.f);
     }
 }

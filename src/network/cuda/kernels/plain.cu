@@ -26,9 +26,9 @@ extern "C" __global__ void vector_silu(const float* x, int count, float* y) {
     if (i < count) y[i] = x[i] / (1.f + expf(-x[i]));
 }
 
-// y = (a + b) * scale, plus a vector per channel; b and vector may be null. Pitches are those of a pixel.
-extern "C" __global__ void add(const element* a, int a_pitch, const element* b, int b_pitch, const float* vector, float scale,
-                               int channels, u64 pixels, element* y, int y_pitch) {
+// y = (a + b + vector) * scale, the vector per channel and image; b and vector may be null. Pitches are those of a pixel.
+extern "C" __global__ void add(const element* a, int a_pitch, const element* b, int b_pitch, const float* vector, int vector_stride,
+                               int image_pixels, float scale, int channels, u64 pixels, element* y, int y_pitch) {
     after_predecessor();
     u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     int vectors = channels / 8;
@@ -43,7 +43,7 @@ extern "C" __global__ void add(const element* a, int a_pitch, const element* b, 
         for (int k = 0; k < 8; k++) v[k] += w[k];
     }
     if (vector) {
-        load8(vector + channel, w);
+        load8(vector + pixel / image_pixels * vector_stride + channel, w);
 #pragma unroll
         for (int k = 0; k < 8; k++) v[k] += w[k];
     }
