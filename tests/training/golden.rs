@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use recon::network::{Unet, Update};
+use recon::network::{Prior, Unet, Update};
 use recon::operators::Array;
 
 use super::{distance, parts, trainer};
@@ -84,4 +84,31 @@ fn gradients_losses_and_steps_are_those_of_pytorch() {
     }
     let error = distance(&network.state().unwrap().average, &graph("average_5").numbers());
     assert!(error < 1e-5, "average: off by {error:.1e}");
+}
+
+/// A class that was bound, and none, are what the network learned of the label, and of images without one.
+#[test]
+fn a_class_of_the_prior_is_the_label_of_the_training() {
+    let config = std::fs::read_to_string(file("config.json")).unwrap();
+    let weights = std::fs::read(file("numbers.safetensors")).unwrap();
+    let open = || Prior::from_bytes("training", &config, "{}", &weights).unwrap();
+    let x = super::layers::random(4, &[1, 2, 8, 8]);
+    let mut network = trainer(graph("numbers"));
+    let mut outputs = Vec::new();
+    for label in [None, Some(0), Some(2)] {
+        let prior = match label {
+            Some(class) => open().with_class(class).unwrap(),
+            None => open(),
+        };
+        let got = prior.network.forward(&x, 321.0).unwrap();
+        let expected = network.forward(&x, &[321.0], &[label]).unwrap();
+        let error = distance(got.as_f32().unwrap(), expected.as_f32().unwrap());
+        assert!(error < 2e-6, "label {label:?}: off by {error:.1e}");
+        outputs.push(got);
+    }
+    let apart = distance(outputs[0].as_f32().unwrap(), outputs[1].as_f32().unwrap());
+    assert!(apart > 1e-2, "the label changes the output by {apart:.1e} only");
+    let classes = open().classes.unwrap();
+    assert_eq!((classes.count(), classes.has_none()), (3, false));
+    assert!(open().with_class(3).is_err());
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod denoiser;
 mod golden;
 mod gradients;
 #[path = "../support/layers.rs"]

@@ -227,7 +227,7 @@ mod tests {
             (Schedule::linear(200, (5e-4, 0.1), V), "v_prediction"),
             (Schedule::cosine(1000, Sample), "squaredcos_cap_v2"),
             (Schedule::from_betas(&scaled_linear_betas(1000, 0.00085, 0.012), Epsilon), "scaled_linear"),
-            (Schedule::from_betas(&odd, V), "0.016"),
+            (Schedule::from_betas(&odd, V), "\"trained_betas\": ["),
             (Schedule::edm(0.4, (0.003, 70.0)), "EDMEulerScheduler"),
             (Schedule::exploding((0.01, 50.0)), "ScoreSdeVeScheduler"),
             (Schedule::flow(1000), "FlowMatchEulerDiscreteScheduler"),

@@ -97,7 +97,7 @@ mod tests {
         let schedule = Schedule::linear(50, (1e-4, 0.05), Prediction::Epsilon);
         let mut counts = [0; 50];
         for i in 0..5000 {
-            let level = at(Law::Steps, &schedule, f64::from(i + 1) / 5000.0);
+            let level = at(Law::Steps, &schedule, (f64::from(i) + 0.5) / 5000.0);
             counts[level.step.unwrap()] += 1;
             assert_eq!(level.told, level.step.unwrap() as f64);
             assert!((schedule.timestep(level.sigma) - level.told).abs() < 1e-9);
