@@ -5,7 +5,7 @@
 #define DEPTH 16
 
 struct Segment {
-    int loads, taps, separate, channels;
+    int loads, taps, separate;
 };
 struct Images {
     const element* image[3];
