@@ -26,7 +26,11 @@ impl<'a> ClassifierFree<'a> {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if their spaces differ, no noise level is known to both, or the weight is not finite.
-    pub fn new(conditional: Box<dyn Denoiser + 'a>, unconditional: Box<dyn Denoiser + 'a>, weight: f64) -> Result<Self> {
+    pub fn new(
+        conditional: Box<dyn Denoiser + 'a>,
+        unconditional: Box<dyn Denoiser + 'a>,
+        weight: f64,
+    ) -> Result<Self> {
         let (of, without) = (conditional.space(), unconditional.space());
         if of != without {
             let message = format!("guidance: the conditional prior knows images of {of}, the other one of {without}");

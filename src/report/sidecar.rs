@@ -263,7 +263,8 @@ mod tests {
             zero_filled: Scores::default(),
             reconstruction: equal,
         });
-        let sampler = SamplerRecord { spec: "dps".into(), denoise_per_image: 10, vjp_per_image: 10, images: 1, spread: 1.0 };
+        let sampler =
+            SamplerRecord { spec: "dps".into(), denoise_per_image: 10, vjp_per_image: 10, images: 1, spread: 1.0 };
         Sidecar {
             layout: LAYOUT,
             software: Software::this("cpu", 2),
