@@ -171,8 +171,12 @@ fn describe(plan: &Plan<'_>) -> Vec<String> {
     for group in data.groups() {
         let (slices, people) = (group.slices, group.people);
         lines.push(format!(
-            "{}: {} slices of {} people, {} of {} for validation",
-            group.name, slices.0, people.0, slices.1, people.1
+            "{}: {} slices ({}) to train on, {} ({}) for validation",
+            group.name,
+            slices.0,
+            counted(people.0),
+            slices.1,
+            counted(people.1)
         ));
     }
     lines.extend(data.notes().iter().map(|note| format!("note: {note}")));
@@ -195,6 +199,10 @@ fn describe(plan: &Plan<'_>) -> Vec<String> {
         plan.device
     ));
     lines
+}
+
+fn counted(people: usize) -> String {
+    if people == 1 { "1 person".into() } else { format!("{people} people") }
 }
 
 /// A number that must lie between two others.

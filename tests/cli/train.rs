@@ -51,7 +51,7 @@ fn a_model_is_trained_and_reconstructs() {
     assert!(ran.stdout.starts_with("model  60 steps, validation loss 0."), "{}", ran.stdout);
     for words in [
         "data: ",
-        "slices of",
+        "9 slices (3 people) to train on, 3 (1 person) for validation",
         "for validation",
         "network: ",
         "60 steps of 4 images on",
@@ -71,7 +71,7 @@ fn a_model_is_trained_and_reconstructs() {
     let card = String::from_utf8(scene.bytes("model/README.md")).unwrap();
     for words in [
         "# model",
-        "| data | 9 | 3 | 3 slices of 1 people | CC0 |",
+        "| data | 9 | 3 | 3 slices of 1 person | CC0 |",
         "CC0",
         "60 of 60 steps",
         "seed 0",

@@ -34,8 +34,12 @@ pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last:
         let licences = if licences.is_empty() { "not stated".into() } else { licences.join("; ") };
         let (slices, people) = (group.slices, group.people);
         say(format!(
-            "| {} | {} | {} | {} slices of {} people | {licences} |",
-            group.name, slices.0, people.0, slices.1, people.1
+            "| {} | {} | {} | {} slices of {} | {licences} |",
+            group.name,
+            slices.0,
+            people.0,
+            slices.1,
+            super::counted(people.1)
         ));
     }
     say(String::new());
