@@ -14,17 +14,9 @@ use recon::samplers::{self, Problem, Run, Silent};
 #[path = "support/adm.rs"]
 mod adm;
 use adm::Adm;
-
-fn gpu() -> Option<Arc<Gpu>> {
-    match Gpu::open(0) {
-        Ok(gpu) => Some(gpu),
-        Err(reason) => {
-            assert!(std::env::var_os("RECON_REQUIRE_GPU").is_none(), "no GPU: {reason}");
-            eprintln!("SKIPPED: no GPU ({reason})");
-            None
-        }
-    }
-}
+#[path = "support/gpu.rs"]
+mod gpu;
+use gpu::gpu;
 
 fn bundled() -> Prior {
     // From inside the binary, which may run on a machine without the sources.

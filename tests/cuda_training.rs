@@ -1,4 +1,4 @@
-//! Training on a GPU against the CPU: the gradient of every number in every precision, steps of the optimiser, repetition. Without a
+//! Training on a GPU against the CPU: the gradient of every number in f32, steps of the optimiser, repetition. Without a
 //! GPU these tests say so and pass; with `RECON_REQUIRE_GPU=1` they fail.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,17 +13,9 @@ use recon::operators::{Array, Device, Noise, Space, Stream};
 #[path = "support/adm.rs"]
 mod adm;
 use adm::Adm;
-
-fn gpu() -> Option<Arc<Gpu>> {
-    match Gpu::open(0) {
-        Ok(gpu) => Some(gpu),
-        Err(reason) => {
-            assert!(std::env::var_os("RECON_REQUIRE_GPU").is_none(), "no GPU: {reason}");
-            eprintln!("SKIPPED: no GPU ({reason})");
-            None
-        }
-    }
-}
+#[path = "support/gpu.rs"]
+mod gpu;
+use gpu::gpu;
 
 fn bundled() -> Graph {
     let brain = datasets::BRAIN_MR;
