@@ -192,7 +192,7 @@ fn main() {
     if name == "train" {
         let network = words.get(1).map_or("brain-mr", String::as_str);
         let batches: Vec<usize> = words.iter().skip(2).filter_map(|word| word.parse().ok()).collect();
-        return train(&gpu, network, &batches, Precision::F32);
+        return train(&gpu, network, &batches, if tf32 { Precision::Tf32 } else { Precision::Bf16 });
     }
     let batches: Vec<usize> = words.iter().skip(1).filter_map(|word| word.parse().ok()).collect();
     let adm = if name == "imagenet" { Adm::imagenet() } else { Adm::ffhq() };

@@ -108,8 +108,10 @@ fn gradient(trainer: &mut Trainer, x: &Array, v: &Array, classes: usize) -> (Vec
     (y.as_f32().unwrap().to_vec(), trainer.gradient().unwrap())
 }
 
-/// What the gradient of every tensor stays under, relative to its length, and the output to its.
-const LIMITS: [(Precision, f64, f64); 1] = [(Precision::F32, 1e-3, 1e-5)];
+/// What the gradient of every tensor stays under, relative to its length, and the output to its. In bfloat16 a gradient has passed
+/// through dozens of roundings of 2^-9 and sums of numbers that nearly cancel: only what is wrong altogether shows there.
+const LIMITS: [(Precision, f64, f64); 3] =
+    [(Precision::F32, 1e-3, 1e-5), (Precision::Tf32, 1e-3, 3e-3), (Precision::Bf16, 6e-2, 3e-2)];
 
 /// Gradients of `graph` on the GPU against the CPU's. `factor` widens the limits for deep networks.
 fn check(gpu: &Arc<Gpu>, what: &str, graph: &Graph, shape: &[usize], classes: usize, factor: f64) {
@@ -190,7 +192,7 @@ fn inexact(gpu: &Arc<Gpu>, graph: &Graph, shape: &[usize], precision: Precision)
     found
 }
 
-/// The kernel of filters' gradients alone.
+/// The kernels of filters' gradients alone. In bf16 on Hopper this is `conv_gradient_hopper.cu`, in TF32 the direct kernel.
 #[test]
 fn filters_of_every_kind_are_exact() {
     let Some(gpu) = gpu() else { return };
@@ -212,10 +214,12 @@ fn filters_of_every_kind_are_exact() {
     ];
     let (mut cases, mut failures) = (0, Vec::new());
     let mut run = |what: String, graph: &Graph, shape: [usize; 4]| {
-        cases += 1;
-        for failure in inexact(&gpu, graph, &shape, Precision::F32) {
-            println!("WRONG {what} {shape:?}: {failure}");
-            failures.push(format!("{what} {shape:?}"));
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            cases += 1;
+            for failure in inexact(&gpu, graph, &shape, precision) {
+                println!("WRONG {precision:?} {what} {shape:?}: {failure}");
+                failures.push(format!("{precision:?} {what} {shape:?}"));
+            }
         }
     };
     for (inputs, outputs) in channels {
@@ -477,23 +481,24 @@ fn steps_are_those_of_the_cpu() {
 fn training_repeats_bit_for_bit_and_goes_on_from_a_state() {
     let Some(gpu) = gpu() else { return };
     let device = Device::Cuda(gpu);
-    let precision = Precision::F32;
-    let (graph, shape) = (bundled(), [3, 1, 48, 32]);
-    let new = || Trainer::new(graph.clone(), &device, precision).unwrap();
-    let (mut first, mut second) = (new(), new());
-    steps(&mut first, 1..4, &shape);
-    let between = first.state().unwrap();
-    let norms = steps(&mut first, 4..6, &shape);
-    steps(&mut second, 1..4, &shape);
-    assert!(second.state().unwrap() == between, "{precision:?}: the same steps, other numbers");
-    let mut resumed = new();
-    // What it did before does not matter.
-    steps(&mut resumed, 7..8, &shape);
-    resumed.restore(&between).unwrap();
-    assert!(resumed.state().unwrap() == between);
-    assert!(resumed.gradient().unwrap().iter().all(|&g| g == 0.0));
-    assert_eq!(steps(&mut resumed, 4..6, &shape), norms, "{precision:?}");
-    assert!(resumed.state().unwrap() == first.state().unwrap(), "{precision:?}: resumed, other numbers");
+    for precision in [Precision::Bf16, Precision::Tf32] {
+        let (graph, shape) = (bundled(), [3, 1, 48, 32]);
+        let new = || Trainer::new(graph.clone(), &device, precision).unwrap();
+        let (mut first, mut second) = (new(), new());
+        steps(&mut first, 1..4, &shape);
+        let between = first.state().unwrap();
+        let norms = steps(&mut first, 4..6, &shape);
+        steps(&mut second, 1..4, &shape);
+        assert!(second.state().unwrap() == between, "{precision:?}: the same steps, other numbers");
+        let mut resumed = new();
+        // What it did before does not matter.
+        steps(&mut resumed, 7..8, &shape);
+        resumed.restore(&between).unwrap();
+        assert!(resumed.state().unwrap() == between);
+        assert!(resumed.gradient().unwrap().iter().all(|&g| g == 0.0));
+        assert_eq!(steps(&mut resumed, 4..6, &shape), norms, "{precision:?}");
+        assert!(resumed.state().unwrap() == first.state().unwrap(), "{precision:?}: resumed, other numbers");
+    }
 }
 
 /// The loss of a fixed batch falls: the numbers that the kernels read are those that were stepped.
@@ -501,7 +506,7 @@ fn training_repeats_bit_for_bit_and_goes_on_from_a_state() {
 fn a_fixed_batch_is_learned() {
     let Some(gpu) = gpu() else { return };
     let shape = [4, 1, 32, 32];
-    let mut trainer = Trainer::new(bundled(), &Device::Cuda(gpu), Precision::F32).unwrap();
+    let mut trainer = Trainer::new(bundled(), &Device::Cuda(gpu), Precision::Bf16).unwrap();
     let (x, target) = (random(1, &shape), random(2, &shape));
     let mut losses = Vec::new();
     for step in 1..=40 {
@@ -520,7 +525,7 @@ fn a_fixed_batch_is_learned() {
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let Some(gpu) = gpu() else { return };
     let shape = [1, 1, 16, 16];
-    let mut trainer = Trainer::new(bundled(), &Device::Cuda(gpu), Precision::F32).unwrap();
+    let mut trainer = Trainer::new(bundled(), &Device::Cuda(gpu), Precision::Bf16).unwrap();
     steps(&mut trainer, 1..2, &shape);
     let before = trainer.state().unwrap();
     trainer.forward(&random(1, &shape), &[3.0], &[None]).unwrap();
@@ -530,13 +535,4 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     assert!(trainer.state().unwrap() == before);
     assert!(trainer.gradient().unwrap().iter().all(|&g| g == 0.0));
     assert!(steps(&mut trainer, 2..3, &shape)[0].is_finite());
-}
-
-#[test]
-fn other_precisions_are_refused_by_name() {
-    let Some(gpu) = gpu() else { return };
-    for precision in [Precision::Bf16, Precision::Tf32] {
-        let error = Trainer::new(bundled(), &Device::Cuda(gpu.clone()), precision).unwrap_err().to_string();
-        assert!(error.contains(&format!("{precision:?}")) && error.contains("F32"), "{error}");
-    }
 }

@@ -38,8 +38,8 @@ pub struct Train {
     /// Where to compute: auto (the first GPU where there is one and its libraries are found), cpu, cuda or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceArg,
-    /// Numbers of the network on a GPU, where only f32 is trained in so far. The processor always takes f32.
-    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+    /// Numbers of the network on a GPU; what is learned, its gradient and moments are always f32. The processor always takes f32.
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
     pub precision: PrecisionArg,
     /// Seed of everything that is drawn.
     #[arg(long, value_name = "S", default_value_t = 0)]

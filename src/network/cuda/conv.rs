@@ -18,8 +18,8 @@ use crate::Result;
 mod arguments;
 mod weights;
 
-pub(super) use arguments::Joined;
-use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU, tensor_map};
+use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROUGH_NORM, THROUGH_SILU};
+pub(super) use arguments::{Joined, tensor_map};
 pub(super) use weights::{Filters, INTERLEAVE, Weights};
 
 /// An image that a convolution sums over.
@@ -76,7 +76,7 @@ pub(super) struct Request {
 
 impl Request {
     fn kernel_segments(&self, precision: Precision) -> [KernelSegment; 3] {
-        let mut all = [KernelSegment { loads: 0, taps: 1, separate: 1 }; 3];
+        let mut all = [KernelSegment { loads: 0, taps: 1, separate: 1, channels: 0 }; 3];
         for (to, segment) in all.iter_mut().zip(&self.segments) {
             let blocks = segment.channels.div_ceil(precision.block());
             let (taps, separate) = match (segment.kernel, self.stride) {
@@ -84,7 +84,8 @@ impl Request {
                 (3, 1) => (9, 1),
                 (kernel, _) => (1, (kernel * kernel) as i32),
             };
-            *to = KernelSegment { loads: separate * blocks as i32, taps, separate };
+            let (loads, channels) = (separate * blocks as i32, segment.channels as i32);
+            *to = KernelSegment { loads, taps, separate, channels };
         }
         all
     }
@@ -93,9 +94,20 @@ impl Request {
         self.finish.through.as_ref().map_or(PLAIN, |t| if t.silu { THROUGH_SILU } else { THROUGH_NORM })
     }
 
+    /// Quarters of a block that have channels: of the fullest block, and of the fullest of those with fewer, if there are any.
+    fn steps(&self, precision: Precision) -> (usize, usize) {
+        let block = precision.block();
+        let last = |channels: usize| ((channels - 1) % block + 1).div_ceil(block / 4);
+        let all = self.segments.iter().flat_map(|s| [(s.channels > block).then_some(4), Some(last(s.channels))]);
+        let all: Vec<usize> = all.flatten().collect();
+        let most = all.iter().copied().max().unwrap_or(4);
+        (most, all.into_iter().filter(|&steps| steps < most).max().unwrap_or(most))
+    }
+
     /// The macros of the kernel that runs this in tiles of that shape.
-    pub(super) fn macros(&self, tile: &Tile) -> String {
-        tile.macros(self.mode(), self.weights.interleaved)
+    pub(super) fn macros(&self, tile: &Tile, precision: Precision) -> String {
+        let (most, fewer) = self.steps(precision);
+        format!("{}#define STEPS {most}\n#define TAIL {fewer}\n", tile.macros(self.mode(), self.weights.interleaved))
     }
 
     fn convolution(&self, places: &Places, precision: Precision, tiles: (usize, usize), rows: usize) -> Convolution {
@@ -163,7 +175,7 @@ impl Request {
 
     /// On Hopper's tensor cores, in tiles of that shape.
     pub(super) fn tiled(&self, gpu: &Gpu, places: &Places, precision: Precision, tile: &Tile) -> Result<Launch> {
-        let function = sources::hopper(gpu, precision, tile.columns(), &self.macros(tile))?;
+        let function = sources::hopper(gpu, precision, tile.columns(), &self.macros(tile, precision))?;
         let shared = tile.shared_bytes();
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function

@@ -19,6 +19,7 @@ const DIRECT: &str = include_str!("kernels/conv_direct.cu");
 const GRADIENTS: &str = include_str!("kernels/gradients.cu");
 const UPDATE: &str = include_str!("kernels/update.cu");
 const DIRECT_GRADIENT: &str = include_str!("kernels/conv_gradient_direct.cu");
+const HOPPER_GRADIENT: &str = include_str!("kernels/conv_gradient_hopper.cu");
 const COPIES: &str = include_str!("kernels/copies.cuh");
 const HOPPER: [&str; 3] =
     [include_str!("kernels/hopper.cuh"), include_str!("kernels/store.cuh"), include_str!("kernels/conv_hopper.cu")];
@@ -89,9 +90,16 @@ pub(super) fn direct_gradient(gpu: &Gpu, precision: Precision) -> Result<Arc<Cud
 /// The convolution of `conv_hopper.cu` for one set of macros; `columns` are those of one matrix instruction.
 pub(super) fn hopper(gpu: &Gpu, precision: Precision, columns: usize, macros: &str) -> Result<CudaFunction> {
     let [parts, store, kernel] = HOPPER;
-    let text = [macros, EPILOGUE, COPIES, &wgmma(precision, columns), parts, store, kernel];
+    let text = [macros, EPILOGUE, COPIES, &wgmma(precision, columns, false), parts, store, kernel];
     let module = module(gpu, "network-convolution", precision, &text)?;
     function(&module, "convolve")
+}
+
+/// The gradient of filters of `conv_gradient_hopper.cu`, in bfloat16; `columns` are those of one matrix instruction.
+pub(super) fn hopper_gradient(gpu: &Gpu, columns: usize, macros: &str) -> Result<CudaFunction> {
+    let precision = Precision::Bf16;
+    let text = [macros, COPIES, &wgmma(precision, columns, true), HOPPER_GRADIENT];
+    function(&module(gpu, "network-gradient", precision, &text)?, "conv_gradient")
 }
 
 /// What a measured choice depends on besides the device: the text of the convolution.
@@ -117,10 +125,12 @@ pub(super) fn function(module: &Arc<CudaModule>, name: &str) -> Result<CudaFunct
     Ok(module.load_function(name).map_err(|e| driver_error(&format!("the kernel `{name}`"), e))?)
 }
 
-/// `d += a b` for 64 rows, `columns` columns and 32 bytes of the sum's dimension: the registers of `d` must be named one by one.
-fn wgmma(precision: Precision, columns: usize) -> String {
+/// `d += a b` for 64 rows, `columns` columns and 32 bytes of the sum's dimension: the registers of `d` must be named one by one. Only
+/// bfloat16 operands can lie `transposed`.
+fn wgmma(precision: Precision, columns: usize, transposed: bool) -> String {
     let registers = columns / 2;
     let (depth, kinds, tail) = match precision {
+        Precision::Bf16 if transposed => (16, "bf16.bf16", "1, 1, 1, 1, 1"),
         Precision::Bf16 => (16, "bf16.bf16", "1, 1, 1, 0, 0"),
         _ => (8, "tf32.tf32", "1, 1, 1"),
     };

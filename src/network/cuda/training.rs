@@ -56,10 +56,6 @@ impl std::fmt::Debug for Training {
 
 impl Training {
     pub(in crate::network) fn new(gpu: &Arc<Gpu>, graph: &Graph, precision: Precision) -> Result<Self> {
-        if precision != Precision::F32 {
-            let reason = format!("in {precision:?}: it computes in F32 so far");
-            return Err(operators::Error::Unsupported { what: "training on a GPU".into(), reason }.into());
-        }
         let layout = Arc::new(Layout::new(graph));
         let kernels = Arc::new(Kernels::new(gpu, precision)?);
         let optimizer = Optimizer::new(gpu, &graph.numbers())?;

@@ -79,7 +79,7 @@ impl Tuner<'_> {
                 let known = self.choices.get(&request.key(precision));
                 for tile in Tile::candidates(request, precision) {
                     if known.as_ref().is_none_or(|name| *name == tile.name()) {
-                        sources.insert((tile.columns(), request.macros(&tile)));
+                        sources.insert((tile.columns(), request.macros(&tile, precision)));
                     }
                 }
             }

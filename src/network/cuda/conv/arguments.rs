@@ -65,6 +65,7 @@ pub(super) struct KernelSegment {
     pub(super) loads: i32,
     pub(super) taps: i32,
     pub(super) separate: i32,
+    pub(super) channels: i32,
 }
 
 #[repr(C)]
@@ -99,7 +100,7 @@ pub(super) struct Images {
 
 /// A description of an array for the copying unit: `size` and `strides` (bytes, without the innermost) of the array, the tile that one copy
 /// takes, and the steps between its elements.
-pub(super) fn tensor_map(
+pub(in crate::network::cuda) fn tensor_map(
     gpu: &Gpu,
     precision: Precision,
     address: u64,

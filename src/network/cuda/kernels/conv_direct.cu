@@ -5,7 +5,7 @@
 #define DEPTH 16
 
 struct Segment {
-    int loads, taps, separate;
+    int loads, taps, separate, channels;
 };
 struct Images {
     const element* image[3];

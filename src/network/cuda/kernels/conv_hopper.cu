@@ -13,8 +13,16 @@
 // or with ALTERNATE each has a tile of its own and one block per multiprocessor walks over the tiles: while one group stores, the
 // other multiplies. One more warp copies.
 //
-// Macros: TILE_N, TILE_H, TILE_W, BLOCK_CHANNELS, GROUPS_M, ALTERNATE, SPLIT, STAGES_A, STAGES_B, BLOCKS_PER_SM, INTERLEAVED, MODE;
+// Macros: TILE_N, TILE_H, TILE_W, BLOCK_CHANNELS, GROUPS_M, ALTERNATE, SPLIT, STAGES_A, STAGES_B, BLOCKS_PER_SM, INTERLEAVED, MODE; STEPS
+// of the sum, each over a quarter of a block of channels, and TAIL of a block with no more channels than that many quarters;
 // `wgmma` (64 rows, GROUP_CHANNELS columns) is generated beside this file; `store.cuh` is what happens to the sums.
+
+// Each number of steps has a fence and a group of its own, or the compiler would wait for every product.
+#define MULTIPLY(steps)                                                                                            \
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");                                                        \
+    _Pragma("unroll") for (int k = 0; k < steps; k++)                                                              \
+        _Pragma("unroll") for (int i = 0; i < PATCHES_PER_GROUP; i++) wgmma(sums[i], a[i] + 2 * k, b + 2 * k);     \
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 
 extern "C" __global__ void
 #if SPLIT > 1
@@ -144,13 +152,15 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
         if (turn > 0) asm volatile("bar.sync %0, 256;" ::"r"(4 + turn % 2) : "memory");
 #endif
         for (int s = 0; s < 3; s++) {
-            int taps = p.segments[s].taps, loads = p.segments[s].loads;
+            int taps = p.segments[s].taps, loads = p.segments[s].loads, separate = p.segments[s].separate;
             int rim = taps == 9 ? 2 : 0;
             int pitch = TILE_W + rim;
             for (int l = 0; l < loads; l++, load++) {
                 if (load < begin || load >= end) continue;
                 barrier_wait(full_a + 8 * stage_a, phase_a);
                 u32 image = images + stage_a * STAGE_A;
+                // The rest of the last block of channels is zeros.
+                bool narrow = TAIL < STEPS && p.segments[s].channels - l / separate * CHANNELS_PER_ROW <= TAIL * CHANNELS_PER_ROW / 4;
                 for (int t = 0; t < taps; t++) {
                     barrier_wait(full_b + 8 * stage_b, phase_b);
                     u64 b = descriptor(weights + stage_b * STAGE_B + group_n * GROUP_CHANNELS * ROW_BYTES, 1024);
@@ -164,12 +174,11 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
                         u32 pixel = (pn * (TILE_H + rim) + py * 8) * pitch + px * 8;
                         a[i] = descriptor(image + pixel * ROW_BYTES + tap, pitch * ROW_BYTES);
                     }
-                    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-                    for (int k = 0; k < 4; k++)
-#pragma unroll
-                        for (int i = 0; i < PATCHES_PER_GROUP; i++) wgmma(sums[i], a[i] + 2 * k, b + 2 * k);
-                    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                    if (narrow) {
+                        MULTIPLY(TAIL)
+                    } else {
+                        MULTIPLY(STEPS)
+                    }
                     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
                     if (leader) {
                         if (last_b >= 0) barrier_arrive(empty_b + 8 * last_b);

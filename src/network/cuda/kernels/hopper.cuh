@@ -27,6 +27,7 @@ struct Segment {
     int loads;     // channel blocks times `separate`
     int taps;      // per load: 9 for a 3x3 filter on a shared rim, else 1
     int separate;  // 9 or 36 where every tap of a 3x3 or 6x6 filter is a load of its own, else 1
+    int channels;
 };
 struct Convolution {
     Segment segments[3];
