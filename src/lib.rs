@@ -44,6 +44,7 @@ pub mod samplers;
 pub mod scale;
 pub mod schedule;
 pub mod step;
+pub mod train;
 pub mod tune;
 pub mod validation;
 

@@ -30,6 +30,7 @@ mod training;
 
 pub use classes::Classes;
 pub use cuda::Precision;
+pub use diffusers::{Condition, Facts, Store, Unet, UnetSettings};
 pub use footprint::Footprint;
 pub use graph::{Conv, Graph, Id, Node, Op, Weights};
 pub use schedule::{Levels, Preconditioning, Prediction, Schedule};

@@ -77,6 +77,31 @@ impl Npy {
         Ok(Self { decoder, shape, rank: axes.len(), warnings, stream, start, fortran })
     }
 
+    /// Volume `t` of complex numbers, real and imaginary part next to each other, x fastest.
+    pub(super) fn read_complex(&mut self, t: usize) -> Result<Vec<f32>> {
+        let part = if self.decoder.kind == Kind::C64 { Kind::F32 } else { Kind::F64 };
+        let (complex, shape) = (self.decoder, self.shape);
+        // An array of twice as many real numbers: the two parts are its fastest axis, in C order the last and in Fortran order the
+        // first one of a column.
+        let parts = Decoder { kind: part, ..complex };
+        let Shape4 { x, y, z, t: volumes } = shape;
+        let count = x * y * z;
+        if !self.fortran {
+            self.stream.seek_to(self.start + (t * count * complex.kind.size()) as u64)?;
+            return self.stream.decode(&parts, 2 * count);
+        }
+        let mut values = vec![0.0; 2 * count];
+        self.stream.seek_to(self.start)?;
+        for column in 0..x {
+            let plane = self.stream.decode(&parts, 2 * y * z * volumes)?;
+            for (row, slice) in (0..y).flat_map(|row| (0..z).map(move |slice| (row, slice))) {
+                let (to, from) = (column + x * (row + y * slice), t + volumes * (slice + z * row));
+                values[2 * to..][..2].copy_from_slice(&plane[2 * from..][..2]);
+            }
+        }
+        Ok(values)
+    }
+
     /// Volume `t`, x fastest.
     pub(super) fn read(&mut self, t: usize) -> Result<Vec<f32>> {
         let Shape4 { x, y, z, t: volumes } = self.shape;

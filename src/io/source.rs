@@ -175,6 +175,25 @@ impl Source {
         Ok(Volume { values })
     }
 
+    /// Volume `t` of complex numbers, its two channels the real and the imaginary part; `None` for a file that is not an `.npy` array
+    /// of them.
+    ///
+    /// # Errors
+    /// As [`Source::read_volume`].
+    pub fn read_complex(&mut self, t: usize) -> Result<Option<Volume>> {
+        let shape = self.shape();
+        let Body::Npy(npy) = &mut self.body else { return Ok(None) };
+        if !self.element.is_complex {
+            return Ok(None);
+        }
+        if t >= shape.t {
+            return Err(input_error(&self.path, format!("has {} volumes, number {t} (from 0) was asked for", shape.t)));
+        }
+        let values = Array4::from_shape_vec((2, shape.x, shape.y, shape.z).f(), npy.read_complex(t)?)
+            .expect("the reader returns the voxels of one volume");
+        Ok(Some(Volume { values }))
+    }
+
     /// What the header says, in words, for `recon info`.
     pub fn summary(&self) -> Vec<(String, String)> {
         let mut lines = vec![

@@ -22,6 +22,9 @@ pub enum Prediction {
     },
     /// `F = -epsilon`, given `x` (variance exploding; Song et al. 2021).
     Exploding,
+    /// `F = epsilon - x0`, the velocity of the path `x_t = (1 - t) x0 + t epsilon`, given `x_t = x / (1 + s)`, `t = s / (1 + s)`
+    /// (Lipman et al., "Flow matching for generative modeling", 2023; Liu et al., "Flow straight and fast", 2023).
+    Velocity,
 }
 
 /// The noise levels of the training and how the network is told of one.
@@ -36,6 +39,11 @@ pub enum Levels {
     },
     /// One of EDM's four.
     Continuous(Continuous),
+    /// The times `t = sigma / (1 + sigma)` of a flow, from `1 / steps` to `1 - 1 / steps`.
+    Flow {
+        /// What the network is told is this times `t`.
+        steps: usize,
+    },
 }
 
 /// How a network is used at one noise level: `x0 = skip x + output F(input x, noise)` (Karras et al. 2022, equation 7).
@@ -68,6 +76,10 @@ pub(super) fn cosine_betas(steps: usize) -> Vec<f64> {
     (0..steps).map(|i| (1.0 - abar(at(i + 1)) / abar(at(i))).min(0.999)).collect()
 }
 
+pub(super) fn linear_betas(steps: usize, start: f64, end: f64) -> Vec<f64> {
+    (0..steps).map(|i| start + (end - start) * i as f64 / (steps - 1) as f64).collect()
+}
+
 impl Schedule {
     /// From `beta_t`, `t = 0, 1, ...`: `abar_t = prod (1 - beta)`.
     pub fn from_betas(betas: &[f64], prediction: Prediction) -> Self {
@@ -79,6 +91,33 @@ impl Schedule {
         Self { levels: Levels::Steps { log_sigmas: betas.iter().map(sigma).collect(), stride: 1.0 }, prediction }
     }
 
+    /// Timesteps whose betas rise from `start` to `end` in a straight line (Ho et al. 2020: 1000, 1e-4 and 0.02).
+    pub fn linear(steps: usize, (start, end): (f64, f64), prediction: Prediction) -> Self {
+        Self::from_betas(&linear_betas(steps, start, end), prediction)
+    }
+
+    /// Timesteps of the cosine schedule (Nichol and Dhariwal 2021).
+    pub fn cosine(steps: usize, prediction: Prediction) -> Self {
+        Self::from_betas(&cosine_betas(steps), prediction)
+    }
+
+    /// EDM's preconditioning for images of standard deviation `sigma_data`, for levels between the two (Karras et al. 2022).
+    pub fn edm(sigma_data: f64, (sigma_min, sigma_max): (f64, f64)) -> Self {
+        let levels = Levels::Continuous(Continuous::Edm { sigma_min, sigma_max });
+        Self { levels, prediction: Prediction::Edm { sigma_data } }
+    }
+
+    /// A variance-exploding network for levels between the two, told of `ln(sigma / 2)`.
+    pub fn exploding((sigma_min, sigma_max): (f64, f64)) -> Self {
+        let levels = Levels::Continuous(Continuous::VarianceExploding { sigma_min, sigma_max });
+        Self { levels, prediction: Prediction::Exploding }
+    }
+
+    /// A flow along straight lines, told of `steps t` (1000 in most networks).
+    pub fn flow(steps: usize) -> Self {
+        Self { levels: Levels::Flow { steps }, prediction: Prediction::Velocity }
+    }
+
     /// The smallest and the largest noise level of the training.
     pub fn sigma_range(&self) -> (f64, f64) {
         match &self.levels {
@@ -87,6 +126,7 @@ impl Schedule {
                 (end(log_sigmas.first()), end(log_sigmas.last()))
             }
             Levels::Continuous(levels) => levels.sigma_range(),
+            Levels::Flow { steps } => (1.0 / (*steps as f64 - 1.0), *steps as f64 - 1.0),
         }
     }
 
@@ -96,6 +136,11 @@ impl Schedule {
         let (log_sigmas, stride) = match &self.levels {
             Levels::Steps { log_sigmas, stride } => (log_sigmas, stride),
             Levels::Continuous(levels) => return levels.noise(sigma),
+            Levels::Flow { steps } => {
+                let (low, high) = self.sigma_range();
+                let sigma = sigma.clamp(low, high);
+                return *steps as f64 * (sigma / (1.0 + sigma));
+            }
         };
         let log = sigma.ln();
         let above = log_sigmas.partition_point(|&level| level < log);
@@ -120,6 +165,8 @@ impl Schedule {
                 (d * d / sum, s * d / sum.sqrt(), 1.0 / sum.sqrt())
             }
             Prediction::Exploding => (1.0, s, 1.0),
+            // x0 = x_t - t F.
+            Prediction::Velocity => (1.0 / (1.0 + s), -s / (1.0 + s), 1.0 / (1.0 + s)),
         };
         Preconditioning { skip, output, input, noise }
     }
@@ -128,7 +175,7 @@ impl Schedule {
     fn sigma(&self, t: usize) -> f64 {
         match &self.levels {
             Levels::Steps { log_sigmas, .. } => log_sigmas[t].exp(),
-            Levels::Continuous(_) => f64::NAN,
+            Levels::Continuous(_) | Levels::Flow { .. } => f64::NAN,
         }
     }
 }

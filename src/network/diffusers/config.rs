@@ -40,6 +40,8 @@ pub(super) struct Config {
     pub norm_eps: f32,
     pub time_embedding: TimeEmbedding,
     pub mid_attention: bool,
+    /// Rows of the table of labels.
+    pub classes: Option<usize>,
 }
 
 impl Config {
@@ -55,7 +57,6 @@ impl Config {
         fields.take_one_of("act_fn", &["silu".into(), "swish".into()])?;
         fields.take_one_of("center_input_sample", &[false.into()])?;
         fields.take_one_of("class_embed_type", &[Value::Null])?;
-        fields.take_one_of("num_class_embeds", &[Value::Null])?;
         let mid_block = !fields.take_one_of("mid_block_type", &["UNetMidBlock2D".into(), Value::Null])?.is_null();
         let default =
             fields.take_one_of("resnet_time_scale_shift", &["default".into(), "scale_shift".into()])? == "default";
@@ -105,6 +106,7 @@ impl Config {
             norm_eps: fields.take("norm_eps", 1e-5)?,
             time_embedding: if default { TimeEmbedding::Added } else { TimeEmbedding::ScaleShift },
             mid_attention: fields.take("add_attention", true)?,
+            classes: fields.take("num_class_embeds", None)?,
         };
         let levels = config.block_out_channels.len();
         for (name, got) in
@@ -122,6 +124,7 @@ impl Config {
             ("attention_head_dim", config.attention_head_dim.unwrap_or(1)),
             ("attn_norm_num_groups", config.mid_attention_groups.unwrap_or(1)),
             ("time_embedding_dim", config.time_embedding_dim.unwrap_or(1)),
+            ("num_class_embeds", config.classes.unwrap_or(1)),
         ];
         let channels = config.block_out_channels.iter().map(|&channels| ("block_out_channels", channels));
         for (name, got) in numbers.into_iter().chain(channels) {

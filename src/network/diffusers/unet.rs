@@ -1,16 +1,36 @@
 //! The layers of a `UNet2DModel`, with the names its state dict has.
 
 use super::config::{Config, TimeEmbedding};
+use super::tensors::{Tensor, Tensors};
 use crate::Result;
-use crate::network::checkpoint::Checkpoint;
 use crate::network::{Conv, Graph, Id, Op, Weights};
 
-struct Lowering<'a, 'b> {
+struct Lowering<'a> {
     config: &'a Config,
-    checkpoint: &'a mut Checkpoint<'b>,
+    source: &'a mut dyn Tensors,
     graph: Graph,
+    /// In the order of the layers, each its weight before its bias.
+    tensors: Vec<Tensor>,
     /// SiLU of the time embedding, which every residual block begins with.
     time: Id,
+    labels: Option<(Id, Weights)>,
+}
+
+/// Where the table of labels goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Labels {
+    /// Into the graph, for training.
+    Learned,
+    /// Beside it, to be added to a bias when a class is chosen.
+    Apart,
+}
+
+pub(super) struct Lowered {
+    pub graph: Graph,
+    /// The tensors of its numbers, in the order of the flat numbers of the graph.
+    pub tensors: Vec<Tensor>,
+    /// With [`Labels::Apart`]: the layer whose bias a label changes, and what each adds to it.
+    pub labels: Option<(Id, Weights)>,
 }
 
 /// An image on its way through the network.
@@ -20,14 +40,20 @@ struct Image {
     channels: usize,
 }
 
-pub(super) fn lower(config: &Config, checkpoint: &mut Checkpoint<'_>) -> Result<Graph> {
+/// A layer with numbers, and the tensors that hold them.
+struct Layer {
+    op: Op,
+    tensors: Vec<Tensor>,
+}
+
+pub(super) fn lower(config: &Config, source: &mut dyn Tensors, labels: Labels) -> Result<Lowered> {
     let first = config.block_out_channels[0];
-    let (mut graph, input) = Graph::new(config.in_channels);
+    let (graph, input) = Graph::new(config.in_channels);
     // The tensors are taken, and with them the sizes checked, before anything is made of a size.
-    let conv_in = conv(checkpoint, "conv_in", config.in_channels, first, 3, 1, (1, 1))?;
-    let time = time_embedding(config, checkpoint, &mut graph)?;
-    let mut to = Lowering { config, checkpoint, graph, time };
-    let mut x = Image { id: to.graph.push(conv_in, &[input])?, channels: first };
+    let conv_in = conv(source, "conv_in", config.in_channels, first, 3, 1, (1, 1))?;
+    let mut to = Lowering { config, source, graph, tensors: Vec::new(), time: input, labels: None };
+    to.time = to.time_embedding(labels)?;
+    let mut x = Image { id: to.push(conv_in, &[input])?, channels: first };
     let mut skips = vec![x];
     let levels = config.block_out_channels.len();
     for (level, &channels) in config.block_out_channels.iter().enumerate() {
@@ -67,51 +93,74 @@ pub(super) fn lower(config: &Config, checkpoint: &mut Checkpoint<'_>) -> Result<
     }
     let normed = to.norm("conv_norm_out", x, config.norm_groups, true, None)?;
     to.conv("conv_out", normed, config.out_channels, 3, 1, (1, 1))?;
-    Ok(to.graph)
+    Ok(Lowered { graph: to.graph, tensors: to.tensors, labels: to.labels })
 }
 
-/// SiLU of two linear layers of the sinusoidal embedding.
-fn time_embedding(config: &Config, checkpoint: &mut Checkpoint<'_>, graph: &mut Graph) -> Result<Id> {
-    let dim = config.block_out_channels[0];
-    let hidden = config.time_embedding_dim.unwrap_or(4 * dim);
-    let first = linear(checkpoint, "time_embedding.linear_1", dim, hidden)?;
-    let second = linear(checkpoint, "time_embedding.linear_2", hidden, hidden)?;
-    if dim % 2 == 1 {
-        return Err(checkpoint.error(format!("`block_out_channels` begins with {dim}: expected an even number")));
-    }
-    let half = dim / 2;
-    // f_i = 10000^(-i / (half - shift)), in f32 like the network's training code.
-    let frequency = |i: usize| (-(10_000f64.ln() as f32) * i as f32 / (half as f32 - config.freq_shift)).exp();
-    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-    let mut id =
-        graph.push(Op::Embedding { frequencies: frequencies.into(), cosine_first: config.flip_sin_to_cos }, &[])?;
-    for op in [first, Op::Silu, second, Op::Silu] {
-        let inputs: &[Id] = &[id];
-        id = graph.push(op, inputs)?;
-    }
-    Ok(id)
-}
-
-fn linear(checkpoint: &mut Checkpoint<'_>, name: &str, inputs: usize, outputs: usize) -> Result<Op> {
-    let weight = checkpoint.take(&format!("{name}.weight"), &[outputs, inputs])?;
-    Ok(Op::Linear { weight, bias: checkpoint.take(&format!("{name}.bias"), &[outputs])? })
+fn linear(source: &mut dyn Tensors, name: &str, inputs: usize, outputs: usize) -> Result<Layer> {
+    let tensors =
+        vec![Tensor::new(format!("{name}.weight"), &[outputs, inputs]), Tensor::new(format!("{name}.bias"), &[outputs])];
+    let weight = source.take(&tensors[0].name, &tensors[0].shape)?;
+    let bias = source.take(&tensors[1].name, &tensors[1].shape)?;
+    Ok(Layer { op: Op::Linear { weight, bias }, tensors })
 }
 
 fn conv(
-    checkpoint: &mut Checkpoint<'_>,
+    source: &mut dyn Tensors,
     name: &str,
     inputs: usize,
     outputs: usize,
     kernel: usize,
     stride: usize,
     padding: (usize, usize),
-) -> Result<Op> {
-    let weight = checkpoint.take(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel])?;
-    let bias = checkpoint.take(&format!("{name}.bias"), &[outputs])?;
-    Ok(Op::Conv(Conv { weight, bias, kernel, stride, padding }))
+) -> Result<Layer> {
+    let tensors = vec![
+        Tensor::new(format!("{name}.weight"), &[outputs, inputs, kernel, kernel]),
+        Tensor::new(format!("{name}.bias"), &[outputs]),
+    ];
+    let weight = source.take(&tensors[0].name, &tensors[0].shape)?;
+    let bias = source.take(&tensors[1].name, &tensors[1].shape)?;
+    Ok(Layer { op: Op::Conv(Conv { weight, bias, kernel, stride, padding }), tensors })
 }
 
-impl Lowering<'_, '_> {
+impl Lowering<'_> {
+    fn push(&mut self, layer: Layer, inputs: &[Id]) -> Result<Id> {
+        let id = self.graph.push(layer.op, inputs)?;
+        self.tensors.extend(layer.tensors);
+        Ok(id)
+    }
+
+    /// SiLU of two linear layers of the sinusoidal embedding, and of what the label adds to them.
+    fn time_embedding(&mut self, labels: Labels) -> Result<Id> {
+        let config = self.config;
+        let dim = config.block_out_channels[0];
+        let width = config.time_embedding_dim.unwrap_or(4 * dim);
+        let first = linear(self.source, "time_embedding.linear_1", dim, width)?;
+        let second = linear(self.source, "time_embedding.linear_2", width, width)?;
+        if dim % 2 == 1 {
+            return Err(self.source.error(format!("`block_out_channels` begins with {dim}: expected an even number")));
+        }
+        let half = dim / 2;
+        // f_i = 10000^(-i / (half - shift)), in f32 like the network's training code.
+        let frequency = |i: usize| (-(10_000f64.ln() as f32) * i as f32 / (half as f32 - config.freq_shift)).exp();
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let embedding = Op::Embedding { frequencies: frequencies.into(), cosine_first: config.flip_sin_to_cos };
+        let embedding = self.graph.push(embedding, &[])?;
+        let hidden = self.push(first, &[embedding])?;
+        let hidden = self.graph.push(Op::Silu, &[hidden])?;
+        let mut time = self.push(second, &[hidden])?;
+        if let Some(classes) = config.classes {
+            let tensor = Tensor::new("class_embedding.weight", &[classes, width]);
+            let table = self.source.take(&tensor.name, &tensor.shape)?;
+            match labels {
+                Labels::Learned => {
+                    time = self.push(Layer { op: Op::AddLabel { table }, tensors: vec![tensor] }, &[time])?;
+                }
+                Labels::Apart => self.labels = Some((time, table)),
+            }
+        }
+        self.graph.push(Op::Silu, &[time])
+    }
+
     fn conv(
         &mut self,
         name: &str,
@@ -121,20 +170,21 @@ impl Lowering<'_, '_> {
         stride: usize,
         padding: (usize, usize),
     ) -> Result<Image> {
-        let op = conv(self.checkpoint, name, x.channels, channels, kernel, stride, padding)?;
-        Ok(Image { id: self.graph.push(op, &[x.id])?, channels })
+        let layer = conv(self.source, name, x.channels, channels, kernel, stride, padding)?;
+        Ok(Image { id: self.push(layer, &[x.id])?, channels })
     }
 
     fn norm(&mut self, name: &str, x: Image, groups: usize, silu: bool, vector: Option<Id>) -> Result<Image> {
-        let weight = self.checkpoint.take(&format!("{name}.weight"), &[x.channels])?;
-        let bias = self.checkpoint.take(&format!("{name}.bias"), &[x.channels])?;
+        let tensors = ["weight", "bias"].map(|part| Tensor::new(format!("{name}.{part}"), &[x.channels])).to_vec();
+        let weight = self.source.take(&tensors[0].name, &tensors[0].shape)?;
+        let bias = self.source.take(&tensors[1].name, &tensors[1].shape)?;
         if !x.channels.is_multiple_of(groups) {
             let reason = format!("`{name}`: {} channels do not make {groups} groups", x.channels);
-            return Err(self.checkpoint.error(reason));
+            return Err(self.source.error(reason));
         }
         let inputs: Vec<Id> = std::iter::once(x.id).chain(vector).collect();
         let op = Op::GroupNorm { groups, eps: self.config.norm_eps, weight, bias, silu };
-        Ok(Image { id: self.graph.push(op, &inputs)?, ..x })
+        Ok(Image { id: self.push(Layer { op, tensors }, &inputs)?, ..x })
     }
 
     /// `(shortcut(x) + conv2(norm2(conv1(norm1(x)), time))) / scale_factor`, each norm with SiLU.
@@ -148,8 +198,8 @@ impl Lowering<'_, '_> {
         let mut hidden = self.conv(&format!("{name}.conv1"), hidden, channels, 3, 1, (1, 1))?;
         let inputs = self.graph.nodes()[self.time.0].channels;
         let outputs = if self.config.time_embedding == TimeEmbedding::Added { channels } else { 2 * channels };
-        let projection = linear(self.checkpoint, &format!("{name}.time_emb_proj"), inputs, outputs)?;
-        let time = self.graph.push(projection, &[self.time])?;
+        let projection = linear(self.source, &format!("{name}.time_emb_proj"), inputs, outputs)?;
+        let time = self.push(projection, &[self.time])?;
         let scale_shift = match self.config.time_embedding {
             TimeEmbedding::Added => {
                 hidden.id = self.graph.push(Op::AddVector, &[hidden.id, time])?;
@@ -169,28 +219,34 @@ impl Lowering<'_, '_> {
         let depth = self.config.attention_head_dim.unwrap_or(channels);
         if !channels.is_multiple_of(depth) {
             let reason = format!("`{name}`: {channels} channels are not whole heads of `attention_head_dim` = {depth}");
-            return Err(self.checkpoint.error(reason));
+            return Err(self.source.error(reason));
         }
         let normed = match groups {
             Some(groups) => self.norm(&format!("{name}.group_norm"), x, groups, false, None)?,
             None => x,
         };
-        let old = self.checkpoint.has(&format!("{name}.query.weight"));
+        let old = self.source.has(&format!("{name}.query.weight"));
         let names = if old { ["query", "key", "value", "proj_attn"] } else { ["to_q", "to_k", "to_v", "to_out.0"] };
         let [q, k, v, out] = names.map(|layer| format!("{name}.{layer}"));
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for layer in [q, k, v] {
-            weight.extend_from_slice(&self.checkpoint.take(&format!("{layer}.weight"), &[channels, channels])?);
-            bias.extend_from_slice(&self.checkpoint.take(&format!("{layer}.bias"), &[channels])?);
+            weight.extend_from_slice(&self.source.take(&format!("{layer}.weight"), &[channels, channels])?);
+            bias.extend_from_slice(&self.source.take(&format!("{layer}.bias"), &[channels])?);
         }
         let pointwise =
             |weight: Weights, bias: Weights| Op::Conv(Conv { weight, bias, kernel: 1, stride: 1, padding: (0, 0) });
-        let qkv = self.graph.push(pointwise(weight.into(), bias.into()), &[normed.id])?;
+        // Whatever they were called where they come from, they have the current names from here on.
+        let matrix = |layer: &str| Tensor::new(format!("{name}.{layer}.weight"), &[channels, channels]);
+        let vector = |layer: &str| Tensor::new(format!("{name}.{layer}.bias"), &[channels]);
+        let (layers, current) = (["to_q", "to_k", "to_v"], "to_out.0");
+        let tensors = layers.map(matrix).into_iter().chain(layers.map(vector)).collect();
+        let qkv = self.push(Layer { op: pointwise(weight.into(), bias.into()), tensors }, &[normed.id])?;
         let heads = channels / depth;
         let mixed = self.graph.push(Op::Attention { heads }, &[qkv])?;
-        let weight = self.checkpoint.take(&format!("{out}.weight"), &[channels, channels])?;
-        let bias = self.checkpoint.take(&format!("{out}.bias"), &[channels])?;
-        let mixed = self.graph.push(pointwise(weight, bias), &[mixed])?;
+        let weight = self.source.take(&format!("{out}.weight"), &[channels, channels])?;
+        let bias = self.source.take(&format!("{out}.bias"), &[channels])?;
+        let layer = Layer { op: pointwise(weight, bias), tensors: vec![matrix(current), vector(current)] };
+        let mixed = self.push(layer, &[mixed])?;
         Ok(Image { id: self.graph.push(Op::Add { scale: 1.0 / scale_factor }, &[x.id, mixed])?, channels })
     }
 

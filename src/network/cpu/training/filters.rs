@@ -73,11 +73,18 @@ impl Vectorised for Task<'_> {
             for y in 0..planes.first().map_or(0, |plane| plane.len() / width) {
                 pack_weights(width, outputs, &mut weights, |x, o| planes[o][y * width + x]);
                 let start = (item * rows + y * stride + self.row) * columns * channels;
-                multiply(simd, &weights, (width, outputs), (&values[start..], stride * channels), run, |o, at, sums| {
-                    let end = (at + LANES).min(run);
-                    let sum = &mut sum[o * run + at..o * run + end];
-                    simd.store(simd.add(simd.load(sum), simd.load(sums)), sum);
-                });
+                multiply(
+                    simd,
+                    &weights,
+                    (width, outputs),
+                    (&values[start..], stride * channels),
+                    run,
+                    |o, at, sums| {
+                        let end = (at + LANES).min(run);
+                        let sum = &mut sum[o * run + at..o * run + end];
+                        simd.store(simd.add(simd.load(sum), simd.load(sums)), sum);
+                    },
+                );
             }
         }
         sum

@@ -20,9 +20,7 @@ pub(super) fn compute(graph: &Graph, levels: &[f64], labels: &[Option<usize>]) -
                 levels.iter().flat_map(|&level| embedding(frequencies, *cosine_first, level)).collect()
             }
             Op::Silu => input().iter().map(|&x| silu(x)).collect(),
-            Op::Linear { weight, bias } => {
-                input().chunks_exact(inputs).flat_map(|x| linear(weight, bias, x)).collect()
-            }
+            Op::Linear { weight, bias } => input().chunks_exact(inputs).flat_map(|x| linear(weight, bias, x)).collect(),
             Op::AddLabel { table } => {
                 let mut sum = input().clone();
                 for (sum, label) in sum.chunks_exact_mut(inputs).zip(labels) {
