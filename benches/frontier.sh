@@ -6,9 +6,9 @@
 # One line per (evaluations, operator, noise, sampler), tab separated, in OUT_FOLDER/frontier.tsv: the specification that was found, the mean
 # over the volumes of PSNR (dB), SSIM and LPIPS, and seconds of sampling. Cells that are there are not computed again.
 # With variables: RECON (the binary), EVALUATIONS, OPS, NOISES, SAMPLERS, TRIALS, SLICES (of every volume, from its middle), DEVICE, JOBS
-# cells side by side, THREADS each. Samplers that no evaluation counts for (l1-wavelet, tv) are tuned per image instead (--tune).
+# cells side by side, THREADS each, GPUS they are dealt to in turn. Samplers that no evaluation counts for (l1-wavelet, tv) are tuned per image instead (--tune).
 set -euo pipefail
-export recon=${RECON:-target/release/recon} trials=${TRIALS:-16} slices=${SLICES:-4} device=${DEVICE:-auto} out=$1 tuning=$2
+export recon=${RECON:-target/release/recon} trials=${TRIALS:-16} slices=${SLICES:-4} device=${DEVICE:-auto} gpus=${GPUS:-1} out=$1 tuning=$2
 evaluations=${EVALUATIONS:-20 100}
 ops=${OPS:-mri-4x mri-8x sr-4x inpaint-box blur-gaussian}
 noises=${NOISES:-0.01 0.05}
@@ -19,6 +19,7 @@ export volumes="$*"
 mkdir -p "$out/cells"
 
 cell() {
+    export CUDA_VISIBLE_DEVICES=$((slot % gpus))
     local n=$1 op=$2 noise=$3 sampler=$4 spec=$4 log files=() tune=() volume range line
     local name=$n-$op-$noise-$sampler
     [ -s "$out/cells/$name.tsv" ] && return
@@ -68,7 +69,7 @@ for n in $evaluations; do
             for sampler in $samplers; do printf '%s\0%s\0%s\0%s\0' "$n" "$op" "$noise" "$sampler"; done
         done
     done
-done | xargs -0 -n 4 -P "${JOBS:-1}" bash -c 'cell "$@"' _
+done | xargs -0 -n 4 -P "${JOBS:-1}" --process-slot-var=slot bash -c 'cell "$@"' _
 {
     printf 'evaluations\toperator\tnoise\tsampler\tspecification\tpsnr\tssim\tlpips\tseconds\n'
     cat "$out"/cells/*.tsv | sort -t "$(printf '\t')" -k2,2 -k3,3 -k1,1n -k6,6nr

@@ -39,6 +39,7 @@ pub mod io;
 pub mod method;
 pub mod metrics;
 pub mod network;
+pub mod quality;
 pub mod report;
 pub mod samplers;
 pub mod scale;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use operators::Spec;
 use recon::network::Precision;
+use recon::quality::Quality;
 
 mod generation;
 mod tune;
@@ -139,8 +140,11 @@ pub struct Reconstruct {
     /// What was measured, or is simulated.
     #[command(flatten)]
     pub measure: Measure,
-    /// How it is reconstructed, such as dps:steps=1000; `recon samplers` lists them. The default is the measured best.
-    #[arg(long, value_name = "SPEC")]
+    /// How much time it is worth: the measured best sampler at 25, 100 and 1000 network evaluations.
+    #[arg(long, value_enum, default_value_t = QualityArg::Fast)]
+    pub quality: QualityArg,
+    /// How it is reconstructed, such as dps:steps=1000, instead of --quality; `recon samplers` lists them.
+    #[arg(long, value_name = "SPEC", conflicts_with = "quality")]
     pub sampler: Option<Spec>,
     /// The prior, and where it runs.
     #[command(flatten)]
@@ -149,7 +153,7 @@ pub struct Reconstruct {
     /// the processor up to 4 samples of one slice].
     #[arg(long, value_name = "N")]
     pub batch: Option<std::num::NonZeroUsize>,
-    /// Posterior samples per slice: above 1, the output is their mean and `_std` their standard deviation.
+    /// Posterior samples per slice: above 1, the output is their mean and `_std` their standard deviation, with --quality corrected to be that of the error [default: that of --quality; 2 with --sampler].
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
     /// Choose this parameter of the sampler for the best PSNR of each image (needs the reference, so only in simulations).
@@ -315,6 +319,27 @@ impl FromStr for DeviceArg {
             _ => text.strip_prefix("cuda:").and_then(number),
         };
         known.ok_or_else(|| format!("expected auto, cpu, cuda or cuda:N with N counted from 0, got `{text}`"))
+    }
+}
+
+/// How much time a reconstruction is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QualityArg {
+    /// 2 samples of 25 evaluations.
+    Fast,
+    /// 2 samples of 100 evaluations.
+    Good,
+    /// 10 samples of 100 evaluations with pull-backs; for a GPU.
+    Best,
+}
+
+impl From<QualityArg> for Quality {
+    fn from(quality: QualityArg) -> Self {
+        match quality {
+            QualityArg::Fast => Self::Fast,
+            QualityArg::Good => Self::Good,
+            QualityArg::Best => Self::Best,
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Finish<'_> {
         let misfit = residual / (self.real_measurements as f64).sqrt();
         let mut planes = vec![intensities(&mean, 0, 1.0)?];
         if samples.len() > 1 {
-            planes.push(standard_deviation(&samples)?);
+            planes.push(standard_deviation(&samples)? * self.plan.spread as f32);
         }
         let views: Vec<_> = planes.iter().map(|plane| plane.view()).collect();
         Ok(SliceResult { planes: stack(Axis(0), &views)?, misfit, lambda })

@@ -8,6 +8,7 @@ use operators::spec::Entry as _;
 use operators::{Array, Device, Space, Spec};
 use recon::denoiser::{Denoiser, Flat};
 use recon::io::{Crop, Sink};
+use recon::quality::{Preset, Quality};
 use recon::report::sidecar::{GeometryRecord, HashedFile, OperatorRecord, Sidecar};
 use recon::samplers::{self, SAMPLERS, Sampler};
 
@@ -20,9 +21,7 @@ use super::outputs::{Outputs, check_distinct};
 use super::prior::Prior;
 use super::target::Target;
 
-/// The sampler without `--sampler`; the README says how it was chosen.
-pub const DEFAULT_SAMPLER: &str = "projection";
-/// Posterior samples without `--samples`, for a sampler that uses a prior: the fewest that have a standard deviation.
+/// Posterior samples of a `--sampler` that uses a prior: the fewest that have a standard deviation.
 const DEFAULT_SAMPLES: usize = 2;
 
 /// What will be done.
@@ -33,6 +32,8 @@ pub struct Plan {
     pub spec: Spec,
     /// Samples per slice.
     pub samples: usize,
+    /// What their standard deviation is multiplied by.
+    pub spread: f64,
     /// Where the sampler computes.
     pub device: Device,
     /// Why a GPU that is there is not used.
@@ -84,12 +85,20 @@ impl OpenFile {
 impl Plan {
     /// Resolves everything and checks that it fits together.
     pub fn new(args: &Reconstruct) -> anyhow::Result<Self> {
-        let spec = args.sampler.clone().map_or_else(|| DEFAULT_SAMPLER.parse(), Ok)?;
+        let Preset { sampler: spec, samples: default_samples, spread } = match &args.sampler {
+            Some(spec) => Preset { sampler: spec.clone(), samples: DEFAULT_SAMPLES, spread: 1.0 },
+            None => {
+                let preset = Quality::from(args.quality).preset(&args.measure.op)?;
+                // The factor was measured with this prior.
+                let known = args.model.prior.as_os_str() == datasets::BRAIN_MR.name;
+                Preset { spread: if known { preset.spread } else { 1.0 }, ..preset }
+            }
+        };
         let sampler = samplers::build(&spec)?;
         let (denoise, vjp) = sampler.evaluations();
         let uses_prior = denoise + vjp > 0;
         check_tuning(args, &spec)?;
-        let samples = args.samples.unwrap_or(if uses_prior && args.tune.is_none() { DEFAULT_SAMPLES } else { 1 });
+        let samples = args.samples.unwrap_or(if uses_prior && args.tune.is_none() { default_samples } else { 1 });
         if samples == 0 {
             return Err(Usage("--samples: expected at least 1".into()).into());
         }
@@ -107,7 +116,7 @@ impl Plan {
         let prior = uses_prior
             .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
             .transpose()?;
-        let mut plan = Self { sampler, spec, samples, device, idle_gpu, prior, files: Vec::new() };
+        let mut plan = Self { sampler, spec, samples, spread, device, idle_gpu, prior, files: Vec::new() };
         let outputs: Vec<_> = args.inputs.iter().map(|input| Outputs::of(input, args, samples)).collect();
         check_distinct(args.inputs.iter().map(|i| i.as_path()).zip(&outputs))?;
         for (input, outputs) in args.inputs.iter().zip(outputs) {
@@ -189,6 +198,7 @@ impl Plan {
             "sampler": self.spec.to_string(),
             "tune": args.tune,
             "samples": self.samples,
+            "spread": self.spread,
             "device": self.device.gpu().map_or("cpu", |gpu| gpu.name()),
             "precision": self.prior.as_ref().filter(|_| self.device.gpu().is_some()).map(|prior| prior.precision(&self.device)),
             "weights": weights,

@@ -239,7 +239,7 @@ fn sidecar(
         inputs: open.target.files.clone(),
         outputs,
         operator: OperatorRecord::new(args.measure.op.to_string(), &open.target.operator.facts(), noise_std),
-        sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images }),
+        sampler: Some(SamplerRecord { spec: plan.spec.to_string(), denoise_per_image, vjp_per_image, images, spread: plan.spread }),
         prior: plan.prior.as_ref().map(|prior| PriorRecord {
             name: prior.card().name.clone(),
             files: prior.files().to_vec(),

@@ -130,7 +130,7 @@ fn fact_json(value: &FactValue) -> serde_json::Value {
 }
 
 /// The reconstruction method.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamplerRecord {
     /// The specification that builds it again.
     pub spec: String,
@@ -140,6 +140,13 @@ pub struct SamplerRecord {
     pub vjp_per_image: usize,
     /// Images reconstructed: slices that are not empty, times samples, over all time points.
     pub images: usize,
+    /// What the standard deviation of the samples was multiplied by, to be that of the error: 1 if nothing is known of it.
+    #[serde(default = "one")]
+    pub spread: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// The network.
@@ -256,7 +263,7 @@ mod tests {
             zero_filled: Scores::default(),
             reconstruction: equal,
         });
-        let sampler = SamplerRecord { spec: "dps".into(), denoise_per_image: 10, vjp_per_image: 10, images: 1 };
+        let sampler = SamplerRecord { spec: "dps".into(), denoise_per_image: 10, vjp_per_image: 10, images: 1, spread: 1.0 };
         Sidecar {
             layout: LAYOUT,
             software: Software::this("cpu", 2),

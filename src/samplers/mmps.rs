@@ -1,4 +1,4 @@
-//! MMPS: covariance-corrected guidance by a few conjugate gradients through the network.
+//! MMPS: covariance-corrected guidance by a few iterations of a linear solver through the network.
 //!
 //! Rozet, Andry, Lanusse, Louppe, "Learning diffusion priors from observations by expectation maximization" (NeurIPS 2024), algorithm 3.
 
@@ -10,19 +10,19 @@ use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::schedule::{Schedule, Spacing};
 
-/// [`GaussianGuidance`] in the authors' setting: `E[x0 | x, y] = x0 + C A^H (A C A^H + sigma_y^2)^-1 (y - A x0)`, `C = sigma^2 d x0 / d x`, by
-/// conjugate gradients, and the ancestral step from it.
+/// [`GaussianGuidance`] in the authors' setting: `E[x0 | x, y] = x0 + C A^H (A C A^H + sigma_y^2)^-1 (y - A x0)`, `C = sigma^2 d x0 / d x`,
+/// iteratively, and the ancestral step from it.
 ///
 /// Theirs: 64 levels from 100 to 0.001, evenly in the logarithm, on data of about unit variance, and one iteration (`maxiter = 1`); here
-/// the levels are data units, as far as the prior reaches. With one iteration the covariance is a number, the
-/// step of steepest descent. For a Gaussian prior the samples become those of the posterior with the number of iterations, at most that
-/// of measurements, and of levels. Conjugate gradients want a symmetric Jacobian, which that of a network is nearly; the
-/// authors' newer code has GMRES in their place.
+/// the levels are data units, as far as the prior reaches. With one iteration the covariance is a number, that of the
+/// smallest residual. For a Gaussian prior the samples become those of the posterior with the number of iterations, at most that
+/// of measurements, and of levels. The paper solves by conjugate gradients, which want a symmetric, positive Jacobian; that of a network
+/// is neither, and single images were lost. As in the authors' newer code, GMRES stands in their place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mmps {
     /// Noise levels; its limits may be left to the published ones.
     pub schedule: Schedule,
-    /// Most iterations of conjugate gradients per level; each costs one pull-back.
+    /// Most iterations of the solver per level; each costs one pull-back.
     pub iterations: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for Mmps {
 /// Registry entry.
 pub(crate) const ENTRY: Entry = Entry {
     name: "mmps",
-    about: "moment matching: gaussian-guidance with few conjugate gradients, in its authors' setting",
+    about: "moment matching: gaussian-guidance with few iterations, in its authors' setting",
     reference: "Rozet et al. 2024, Learning diffusion priors from observations by expectation maximization",
     parameters: &[
         Parameter { name: "steps", default: "64", about: "number of noise levels, evenly in the logarithm" },
@@ -48,7 +48,7 @@ pub(crate) const ENTRY: Entry = Entry {
             default: "0.001 or the prior's smallest",
             about: "smallest level, in data units",
         },
-        Parameter { name: "iterations", default: "1", about: "conjugate-gradient iterations per level" },
+        Parameter { name: "iterations", default: "1", about: "iterations of the solver per level" },
     ],
     build: |spec| Ok(Box::new(Mmps::from_spec(spec)?)),
 };

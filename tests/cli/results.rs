@@ -204,3 +204,27 @@ fn without_noise_and_with_everything_measured_the_image_comes_back() {
     assert!(worst < 1e-3 * 700.0, "{worst}");
     assert!(psnr(&scene.sidecar("scan_recon.json")) > 80.0);
 }
+
+#[test]
+fn quality_chooses_the_sampler_and_scales_the_standard_deviation() {
+    let scene = Scene::with_head();
+    scene.run("--slices 1:2 -o fast.nii scan.nii").ok();
+    let fast = scene.sidecar("fast.json");
+    let sampler = fast.sampler.clone().unwrap();
+    scene.run(&format!("--slices 1:2 --sampler {} -o raw.nii scan.nii", sampler.spec)).ok();
+    let raw = scene.sidecar("raw.json");
+    assert_eq!((fast.samples, raw.samples, raw.sampler.clone().unwrap().spread), (2, 2, 1.0));
+    assert!(sampler.spread > 1.5, "{}", sampler.spread);
+    assert_eq!(scene.volume("fast.nii").values, scene.volume("raw.nii").values, "the mean is the same");
+    let ratio = scene.volume("fast_std.nii").values.sum() / scene.volume("raw_std.nii").values.sum();
+    assert!((f64::from(ratio) - sampler.spread).abs() < 1e-4 * sampler.spread, "{ratio}, spread {}", sampler.spread);
+    let variance = |sidecar: &recon::report::sidecar::Sidecar| {
+        sidecar.volumes[0].calibration.as_ref().and_then(|c| c.variance_ratio).unwrap()
+    };
+    let ratio = variance(&fast) / variance(&raw);
+    assert!((ratio / sampler.spread.powi(2) - 1.0).abs() < 1e-3, "{ratio}");
+    scene.run("--quality best --sampler dps scan.nii").fails(2, &["--quality", "--sampler"]);
+    scene.run("--quality great scan.nii").fails(2, &["fast, good, best"]);
+    let plan = scene.run("--quality best --op inpaint-box --dry-run scan.nii").ok();
+    assert!(plan.stderr.contains("10 samples with pigdm:steps=100"), "{}", plan.stderr);
+}
