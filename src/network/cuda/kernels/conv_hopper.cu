@@ -17,6 +17,13 @@
 // of the sum, each over a quarter of a block of channels, and TAIL of a block with no more channels than that many quarters;
 // `wgmma` (64 rows, GROUP_CHANNELS columns) is generated beside this file; `store.cuh` is what happens to the sums.
 
+// Each number of steps has a fence and a group of its own, or the compiler would wait for every product.
+#define MULTIPLY(steps)                                                                                            \
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");                                                        \
+    _Pragma("unroll") for (int k = 0; k < steps; k++)                                                              \
+        _Pragma("unroll") for (int i = 0; i < PATCHES_PER_GROUP; i++) wgmma(sums[i], a[i] + 2 * k, b + 2 * k);     \
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+
 extern "C" __global__ void
 #if SPLIT > 1
 __cluster_dims__(1, 1, SPLIT)
@@ -167,19 +174,10 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM) convolve(const __grid_constant__ Maps 
                         u32 pixel = (pn * (TILE_H + rim) + py * 8) * pitch + px * 8;
                         a[i] = descriptor(image + pixel * ROW_BYTES + tap, pitch * ROW_BYTES);
                     }
-                    // Each number of steps has a fence of its own, or the compiler would wait for every product.
-                    auto multiply = [&](auto steps) {
-                        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-                        for (int k = 0; k < decltype(steps)::value; k++)
-#pragma unroll
-                            for (int i = 0; i < PATCHES_PER_GROUP; i++) wgmma(sums[i], a[i] + 2 * k, b + 2 * k);
-                        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-                    };
                     if (narrow) {
-                        multiply(Number<TAIL>());
+                        MULTIPLY(TAIL)
                     } else {
-                        multiply(Number<STEPS>());
+                        MULTIPLY(STEPS)
                     }
                     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
                     if (leader) {

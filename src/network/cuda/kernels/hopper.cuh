@@ -38,11 +38,6 @@ struct Convolution {
     Epilogue epilogue;
 };
 
-template <int N>
-struct Number {
-    static constexpr int value = N;
-};
-
 // The pixels and output channels of a tile.
 struct Place {
     int tile, image, x, y, channel;
