@@ -107,7 +107,9 @@ impl Training {
 
     fn read(&self, values: &CudaSlice<f32>) -> Result<Vec<f32>> {
         let error = |e| driver_error("copying numbers from the GPU", e);
-        Ok(self.gpu().stream().clone_dtoh(values).map_err(error)?)
+        let copy = self.gpu().stream().clone_dtoh(values).map_err(error)?;
+        self.gpu().synchronize()?;
+        Ok(copy)
     }
 }
 

@@ -97,6 +97,7 @@ impl Optimizer {
     /// The norm of the gradient of the last step; waits for it.
     pub(super) fn norm(&self, gpu: &Gpu) -> Result<f64> {
         let norm = gpu.stream().clone_dtoh(&self.norm).map_err(|e| driver_error("a step of the optimiser", e))?;
+        gpu.synchronize()?;
         Ok(norm[0])
     }
 
