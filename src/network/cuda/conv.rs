@@ -204,7 +204,7 @@ impl Request {
             gpu,
             precision,
             self.weights.address,
-            &[self.weights.depth as u64, self.weights.outputs as u64],
+            &[self.weights.depth as u64, self.weights.rows() as u64],
             &[(self.weights.depth * precision.bytes()) as u64],
             &[precision.block() as u32, tile.channels as u32],
             &[1, 1],

@@ -104,7 +104,8 @@ impl Tile {
 
     /// The shapes worth timing for a convolution: those that can hold it, without obvious waste.
     pub(super) fn candidates(request: &Request, precision: Precision) -> Vec<Self> {
-        let channels = request.weights.channels();
+        // With the rows of zeros that interleaving fills up.
+        let channels = request.weights.rows().next_multiple_of(8);
         let (height, width) = request.size;
         let loads: usize = request.segments.iter().map(|s| s.channels.div_ceil(precision.block())).sum();
         let pixels = request.images * height * width;

@@ -13,9 +13,9 @@ pub(in crate::network::cuda) struct Weights {
     pub(in crate::network::cuda) address: u64,
     /// Columns.
     pub(in crate::network::cuda) depth: usize,
-    /// Rows.
+    /// Output channels.
     pub(in crate::network::cuda) outputs: usize,
-    /// Row `8j + 2q + e` of every 32 holds output channel `8q + 2j + e`, as `store.cuh` wants it.
+    /// Row `8j + 2q + e` of every 32 holds output channel `8q + 2j + e`, as `store.cuh` wants it; the last 32 are filled up with zeros.
     pub(in crate::network::cuda) interleaved: bool,
     /// Keeps the memory.
     pub(in crate::network::cuda) _values: CudaSlice<u8>,
@@ -34,6 +34,13 @@ pub(in crate::network::cuda) struct Filters<'a> {
     pub(in crate::network::cuda) kernel: usize,
     /// The channels of the layer's input that this part covers.
     pub(in crate::network::cuda) channels: (usize, usize),
+}
+
+/// Rows for that many output channels, and whether they change places: where at most a quarter of them is then empty.
+fn rows_for(outputs: usize) -> (usize, bool) {
+    let whole = outputs.next_multiple_of(INTERLEAVE);
+    let interleaved = outputs == whole || (outputs <= 160 && 3 * whole <= 4 * outputs);
+    (if interleaved { whole } else { outputs }, interleaved)
 }
 
 impl Filters<'_> {
@@ -68,6 +75,11 @@ impl Weights {
         self.outputs.next_multiple_of(8)
     }
 
+    /// Rows.
+    pub(in crate::network::cuda) fn rows(&self) -> usize {
+        rows_for(self.outputs).0
+    }
+
     /// Zeros, and the column where each part of the sum begins.
     pub(in crate::network::cuda) fn empty(
         gpu: &Gpu,
@@ -82,9 +94,10 @@ impl Weights {
             starts.push(depth);
             depth += part.depth(transposed, block);
         }
-        let values = gpu.stream().alloc_zeros(outputs * depth * precision.bytes());
+        let (rows, interleaved) = rows_for(outputs);
+        let values = gpu.stream().alloc_zeros(rows * depth * precision.bytes());
         let values = values.map_err(|e| driver_error("weights on the GPU", e))?;
-        let (address, interleaved) = (address(gpu, &values), outputs.is_multiple_of(INTERLEAVE));
+        let address = address(gpu, &values);
         Ok((Self { address, depth, outputs, interleaved, _values: values }, starts))
     }
 
@@ -99,11 +112,14 @@ impl Weights {
         let outputs = parts.iter().map(|p| p.rows(transposed)).max().unwrap_or(0);
         let depth: usize = parts.iter().map(|p| p.depth(transposed, block)).sum();
         let bytes = precision.bytes();
-        let mut values = vec![0u8; outputs * depth * bytes];
-        let interleaved = outputs.is_multiple_of(INTERLEAVE);
+        let (rows, interleaved) = rows_for(outputs);
+        let mut values = vec![0u8; rows * depth * bytes];
         values.par_chunks_exact_mut((depth * bytes).max(1)).enumerate().for_each(|(row, line)| {
             let mut start = 0;
             let row = if interleaved { row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2 } else { row };
+            if row >= outputs {
+                return;
+            }
             for part in parts {
                 let (taps, columns) = (part.kernel * part.kernel, part.columns(transposed));
                 for tap in 0..taps {

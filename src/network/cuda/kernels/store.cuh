@@ -2,8 +2,8 @@
 //
 // Of a matrix product's 64 rows and GROUP_CHANNELS columns, a thread (lane 4r + q of warp w) holds rows 16w + r and 16w + r + 8 and
 // columns 8j + 2q + e, e = 0 or 1. With INTERLEAVED weights, row 8j + 2q + e of every 32 belongs to output channel 8q + 2j + e: a
-// thread then has eight neighbouring channels of every 32, and four lanes store 32 neighbouring channels of a pixel. Weights
-// whose channels are no multiple of 32 are not interleaved; their threads store two channels at a time.
+// thread then has eight neighbouring channels of every 32, and four lanes store 32 neighbouring channels of a pixel; of the last 32
+// some may not exist. Where that would be many, the weights are not interleaved, and threads store two channels at a time.
 
 #if INTERLEAVED
 #define VECTOR 8
@@ -24,7 +24,7 @@ __device__ __forceinline__ void take(const float (&sums)[PATCHES_PER_GROUP][GROU
 struct Mine {
     int image, y, x;  // of its first pixel
     int channel;      // of its first vector
-    int blocks;       // of channels that exist
+    int blocks;       // of channels of which some exist
     int row;          // of the sums over pixels
 };
 __device__ __forceinline__ Mine mine_of(const Convolution& p, const Place& place, int group_m, int group_n) {
@@ -37,7 +37,7 @@ __device__ __forceinline__ Mine mine_of(const Convolution& p, const Place& place
     m.x = place.x + patch % (TILE_W / 8) * 8 + lane / 4;
     int first = place.channel + group_n * GROUP_CHANNELS;
     m.channel = first + lane % 4 * VECTOR;
-    m.blocks = m.image < p.images ? (p.channels - first) / (4 * VECTOR) : 0;
+    m.blocks = m.image < p.images ? (p.channels - first + 4 * VECTOR - 1) / (4 * VECTOR) : 0;
     m.row = TILE_N > 1 ? place.tile : place.tile * GROUPS_M + group_m;
     return m;
 }
@@ -52,7 +52,7 @@ __device__ __forceinline__ bool inside(const Convolution& p, const Mine& m, int 
 // Starts the reads for the thread's pixels of one block of channels.
 __device__ __forceinline__ void start_reads(const Convolution& p, const Mine& m, int block, Raw<VECTOR>* reads, int part) {
     int channel = m.channel + block * 4 * VECTOR;
-    if (block < m.blocks)
+    if (block < m.blocks && channel < p.channels)
 #pragma unroll
         for (int i = 0; i < PIXELS; i++)
             if (inside(p, m, i) && (block * PIXELS + i) % SPLIT == part)
@@ -96,13 +96,15 @@ __device__ __forceinline__ void store(const Convolution& p, const Mine& m, int g
         int channel = m.channel + block * 4 * VECTOR;
         Raw<VECTOR> next[PIXELS];
         if (block + 1 < BLOCKS) start_reads(p, m, block + 1, next, part);
-        Channels<VECTOR> fixed = channels_of<VECTOR>(p.epilogue, m.image, channel, p.channels);
+        bool exist = channel < p.channels;
+        Channels<VECTOR> fixed;
+        if (exist) fixed = channels_of<VECTOR>(p.epilogue, m.image, channel, p.channels);
         float sum[VECTOR], sum2[VECTOR];
 #pragma unroll
         for (int k = 0; k < VECTOR; k++) sum[k] = sum2[k] = 0.f;
 #pragma unroll
         for (int i = 0; i < PIXELS; i++) {
-            if (!inside(p, m, i) || (block * PIXELS + i) % SPLIT != part) continue;
+            if (!exist || !inside(p, m, i) || (block * PIXELS + i) % SPLIT != part) continue;
             float v[VECTOR];
             sums_of(i, block, v);
             u32 pixel = ((u32)m.image * p.height + y_of(m, i)) * p.width + x_of(m, i);
@@ -119,8 +121,9 @@ __device__ __forceinline__ void store(const Convolution& p, const Mine& m, int g
     }
     if (!p.epilogue.partials) return;
     group_sync(group);
-    size_t row = ((size_t)m.image * p.epilogue.partial_rows + m.row * SPLIT + part) * p.channels + m.channel - lane % 4 * VECTOR;
-    for (int c = threadIdx.x % 128; c < m.blocks * 4 * VECTOR && c < GROUP_CHANNELS; c += 128) {
+    int first = m.channel - lane % 4 * VECTOR, count = m.blocks > 0 ? min(GROUP_CHANNELS, p.channels - first) : 0;
+    size_t row = ((size_t)m.image * p.epilogue.partial_rows + m.row * SPLIT + part) * p.channels + first;
+    for (int c = threadIdx.x % 128; c < count; c += 128) {
         float2 v[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) v[i] = room[i * GROUP_CHANNELS + c];

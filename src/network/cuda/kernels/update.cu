@@ -70,10 +70,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack_filters(const Filters
     after_predecessor();
     Filters f = table[blockIdx.y];
     const u32 block = 128 * 8 / ELEMENT_BITS;
-    u32 count = f.rows * f.taps * f.columns;
+    u32 slots = f.interleaved ? (f.rows + 31) / 32 * 32 : f.rows, count = slots * f.taps * f.columns;
     for (u32 i = blockIdx.x * THREADS + threadIdx.x; i < count; i += gridDim.x * THREADS) {
         u32 channel = i % f.columns, tap = i / f.columns % f.taps, slot = i / f.columns / f.taps;
         u32 row = f.interleaved ? slot / 32 * 32 + slot % 8 / 2 * 8 + slot % 32 / 8 * 2 + slot % 2 : slot;
+        if (row >= f.rows) continue;
         u32 output = f.transposed ? channel : row, input = f.channel + (f.transposed ? row : channel);
         u32 from_tap = f.transposed ? f.taps - 1 - tap : tap;
         float v = numbers[f.from + ((size_t)output * f.inputs + input) * f.taps + from_tap];
