@@ -225,13 +225,20 @@ impl Training<'_> {
         let step = prepared.batch.step;
         let mut sum = 0.0;
         for start in (0..batch).step_by(micro_batch) {
-            let x0 = prepared.x0.items(start, start + micro_batch)?.to(self.device)?;
+            let part = |of: &Array| {
+                if micro_batch == batch {
+                    of.to(self.device)
+                } else {
+                    of.items(start, start + micro_batch)?.to(self.device)
+                }
+            };
+            let x0 = part(&prepared.x0)?;
             let stream =
                 |place: usize| Stream { slice: step as u32, sample: (start + place) as u32, purpose: TRAINING };
             let mut noise = Noise::new(seed, (0..micro_batch).map(stream).collect()).on(self.device);
             let draw = self.objective.draw(&x0, &mut noise)?;
             let input = match &prepared.shown {
-                Some(shown) => joined(&draw.input, &shown.items(start, start + micro_batch)?.to(self.device)?)?,
+                Some(shown) => joined(&draw.input, &part(shown)?)?,
                 None => draw.input.clone(),
             };
             let output = trainer.forward(&input, &draw.told(), &prepared.labels[start..start + micro_batch])?;

@@ -33,9 +33,22 @@ impl Choices {
         let version: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         let device: String = gpu.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let file = cache_directory().map(|folder| folder.join("plans").join(format!("{device}-{version}.json")));
-        let read = |file: &PathBuf| serde_json::from_slice(&std::fs::read(file).ok()?).ok();
-        let known = file.as_ref().and_then(read).unwrap_or_default();
-        Self { file, known: Mutex::new(known) }
+        let choices = Self { file, known: Mutex::default() };
+        choices.refresh();
+        choices
+    }
+
+    /// Takes over what others have measured since. Without it two networks of one process, or two processes, would measure the same
+    /// convolution twice and, where two shapes are nearly as fast, choose differently: sums in another order, other last bits.
+    fn refresh(&self) {
+        let read = |file: &PathBuf| -> Option<BTreeMap<String, String>> {
+            serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+        };
+        let Some(there) = self.file.as_ref().and_then(read) else { return };
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (key, name) in there {
+            known.entry(key).or_insert(name);
+        }
     }
 
     fn get(&self, key: &str) -> Option<String> {
@@ -48,6 +61,7 @@ impl Choices {
 
     /// Keeps what was measured; a cache that cannot be written costs the next start its time, nothing else.
     pub(super) fn save(&self) {
+        self.refresh();
         let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec_pretty(&*known)) else { return };
         let Some(folder) = file.parent() else { return };
@@ -75,6 +89,7 @@ impl Tuner<'_> {
     ) -> Result<()> {
         let mut sources = BTreeSet::new();
         if Self::has_tiles(gpu, precision) {
+            self.choices.refresh();
             for request in requests {
                 let known = self.choices.get(&request.key(precision));
                 for tile in Tile::candidates(request, precision) {
