@@ -135,7 +135,7 @@ impl Plan {
         let geometry = target.source.geometry();
         let pixel = geometry.is_known().then(|| target.slicing.pixel_size(geometry));
         let mut warnings: Vec<String> =
-            self.prior.as_ref().zip(pixel).and_then(|(prior, pixel)| prior.doubt(pixel)).into_iter().collect();
+            self.prior.as_ref().zip(pixel).map_or(Vec::new(), |(prior, pixel)| prior.doubts(pixel));
         if let Some(prior) = &self.prior {
             warnings.extend(prior.check_operator(target.operator.as_ref(), &args.measure.op)?);
         }
@@ -212,6 +212,13 @@ impl Plan {
         .to_string()
     }
 
+    /// Evaluations and pull-backs per image, in all stages of a cascade.
+    pub fn evaluations(&self) -> (usize, usize) {
+        let stages = self.prior.as_ref().map_or(1, |prior| prior.networks().count());
+        let (denoise, vjp) = self.sampler.evaluations();
+        (stages * denoise, stages * vjp)
+    }
+
     /// Slices over all files and volumes.
     pub fn slices(&self) -> usize {
         self.files.iter().filter(|file| !file.done).map(|file| file.slices).sum()
@@ -263,8 +270,11 @@ impl FilePlan {
     }
 }
 
-/// Seconds per image of the faster of two evaluations: the first one pays for the caches.
+/// Seconds per image of the faster of two evaluations, of every stage: the first one pays for the caches.
 fn time_one(denoiser: &dyn Denoiser, device: &Device, batch: usize) -> anyhow::Result<f64> {
+    if !denoiser.stages().is_empty() {
+        return denoiser.stages().iter().map(|stage| time_one(stage.as_ref(), device, batch)).sum();
+    }
     let x = Array::zeros(&denoiser.space().batched(batch), denoiser.space().dtype(), device);
     let shown = denoiser.condition().map(|_| denoiser.conditioned(None)).transpose()?;
     let denoiser = shown.as_deref().unwrap_or(denoiser);
