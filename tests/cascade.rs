@@ -142,9 +142,12 @@ impl Scene {
     }
 }
 
+/// A sampler, the size of an image, and factor and augmentation of each stage.
+type Case = (&'static str, (usize, usize), &'static [(usize, f64)]);
+
 #[test]
 fn a_cascade_draws_from_the_law_of_its_chain() {
-    let cases: [(&str, (usize, usize), &[(usize, f64)]); 4] = [
+    let cases: [Case; 4] = [
         ("sr3:steps=1000", (8, 4), &[(2, 0.1), (2, 0.15)]),
         ("conditional:steps=200,solver=dpm-solver++", (8, 4), &[(2, 0.1), (2, 0.15)]),
         // Sides that do not divide, and factors whose order matters.

@@ -176,6 +176,12 @@ impl Prior {
         if self.stages.len() > 1 { format!("{name}, a cascade of {}", factors.join(" x ")) } else { name.clone() }
     }
 
+    /// How often a sampler evaluates a network per image, in all stages, pull-backs counted separately.
+    pub fn evaluations(&self, sampler: &dyn Sampler) -> (usize, usize) {
+        let (denoise, vjp) = sampler.evaluations();
+        (self.stages.len() * denoise, self.stages.len() * vjp)
+    }
+
     /// What it computes, stage by stage.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
         self.stages.iter().map(|stage| &stage.network)
