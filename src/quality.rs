@@ -9,8 +9,8 @@ use crate::Result;
 ///
 /// `benches/README.md` has the frontier this was read from: every sampler at 20, 100 and 1000 network evaluations, tuned on slices put
 /// aside, measured on other people. [`Quality::Fast`] and [`Quality::Good`] have 25 and 100 evaluations a sample, and two samples, because
-/// one has no standard deviation; [`Quality::Best`] has 1000 in all and as many pull-backs, ten samples of 100: their mean is above
-/// every single sample of 1000 that was tried.
+/// one has no standard deviation; [`Quality::Best`] has 1000 in all, ten samples of 100: their mean is above every single sample of
+/// 1000 that was tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quality {
     /// For a processor: 8 slices within a minute on two cores.
@@ -18,7 +18,7 @@ pub enum Quality {
     Fast,
     /// Four times the work.
     Good,
-    /// For a GPU: some fifty times the work.
+    /// For a GPU: twenty times the work.
     Best,
 }
 

@@ -120,7 +120,7 @@ struct Limits {
     output: f64,
 }
 const LIMITS: [Limits; 3] = [
-    Limits { precision: Precision::F32, whole: 1e-5, tensor: 1e-3, output: 1e-5 },
+    Limits { precision: Precision::F32, whole: 1e-5, tensor: 1e-4, output: 1e-5 },
     Limits { precision: Precision::Tf32, whole: 1e-3, tensor: 2e-3, output: 3e-3 },
     Limits { precision: Precision::Bf16, whole: 1e-2, tensor: 2e-2, output: 3e-2 },
 ];

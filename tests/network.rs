@@ -141,7 +141,7 @@ fn a_prior_of_another_channel_count_is_a_mismatch() {
 fn bundled_and_opened_are_the_same() {
     let data = datasets::BRAIN_MR;
     let prior = Prior::from_bytes(data.name, data.config, data.scheduler, data.weights).unwrap();
-    assert_eq!(prior.card.parameters, 4_725_409);
+    assert_eq!(prior.card.parameters, 4_725_729);
     assert_eq!(prior.card.training_size, Some((256, 256)));
     assert_eq!(prior.card.sha256, bundled().card.sha256);
     assert_eq!(prior.card.sha256.len(), 64);

@@ -24,7 +24,7 @@ pub struct Prior {
     pub card: &'static str,
 }
 
-/// The default prior: brain MR slices, one real channel, 256x256, 4.7 M parameters.
+/// The default prior: brain MR slices, one real channel, 256x256, 4.7 M parameters, trained by `recon train`.
 pub static BRAIN_MR: Prior = Prior {
     name: "brain-mr",
     config: include_str!("../data/brain-mr/config.json"),
