@@ -2,7 +2,7 @@
 
 use operators::downsample::bicubic_enlarging_matrix;
 use operators::separable::Separable;
-use operators::{Array, Context, ForwardOperator, Noise, Space, Spec};
+use operators::{Array, Context, DType, ForwardOperator, Noise, Space, Spec};
 
 use crate::{Error, Result};
 
@@ -77,6 +77,62 @@ impl Condition {
         }
     }
 
+    /// The space of the low-resolution images of `images` `[channels, H, W]`: `ceil(H / factor)` by `ceil(W / factor)`, as the operator
+    /// `sr` makes them.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for another kind of condition, or a space that is not of images.
+    pub fn reduced(&self, images: &Space) -> Result<Space> {
+        let factor = self.factor()?;
+        let &[channels, height, width] = images.shape() else {
+            return Err(Error::Mismatch(format!("{self}: expected images of channels x H x W, got {images}")));
+        };
+        let shape = [channels, small(height, factor), small(width, factor)];
+        Ok(if images.dtype() == DType::F32 { Space::real(&shape) } else { Space::complex(&shape) })
+    }
+
+    /// `c` of a low-resolution image `[batch, small...]` for images of `space`, by bicubic interpolation, without augmentation.
+    ///
+    /// # Errors
+    /// As [`Condition::reduced`], and [`Error::Mismatch`] if the image is not of that space.
+    pub fn enlarged(&self, image: &Array, space: &Space) -> Result<Array> {
+        let range = self.reduced(space)?;
+        range.check(image, "the low-resolution image")?;
+        enlarge(self.factor()?, space, &range, image)
+    }
+
+    /// Of a cascade of stages with these conditions, the coarsest first: images that are smaller by all factors together, with the
+    /// augmentation of the first stage, dropped as often as by the stage that does so least.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`], naming the stage by its number from 1, for one that is not conditioned on low-resolution images; if there is
+    /// none.
+    pub fn chained(stages: &[Option<&Self>]) -> Result<Self> {
+        let (mut factor, mut dropout, mut augmentation) = (1usize, 1f64, None);
+        for (i, stage) in stages.iter().enumerate() {
+            let wrong = |is: &str| {
+                let number = i + 1;
+                Error::Mismatch(format!(
+                    "cascade: stage {number} is {is}; expected a prior shown low-resolution images"
+                ))
+            };
+            let stage = stage.ok_or_else(|| wrong("unconditional"))?;
+            let of_stage = stage.factor().map_err(|_| wrong(&format!("conditioned on {stage}")))?;
+            factor = factor.saturating_mul(of_stage);
+            dropout = dropout.min(stage.dropout);
+            augmentation = augmentation.or(Some(stage.augmentation));
+        }
+        let augmentation = augmentation.ok_or_else(|| Error::Mismatch("cascade: there is no stage".into()))?;
+        Ok(Self { kind: Kind::LowResolution { factor }, augmentation, dropout })
+    }
+
+    fn factor(&self) -> Result<usize> {
+        match self.kind {
+            Kind::LowResolution { factor } => Ok(factor),
+            Kind::FirstLook { .. } => Err(Error::Mismatch(format!("{self}: expected low-resolution images"))),
+        }
+    }
+
     /// `c` with its augmentation, one draw from the noise where there is any.
     ///
     /// # Errors
@@ -89,12 +145,18 @@ impl Condition {
     }
 }
 
+/// Pixels along a side of a low-resolution image.
+fn small(side: usize, factor: usize) -> usize {
+    side.div_ceil(factor.max(1))
+}
+
 /// Bicubic interpolation, as MATLAB's `imresize(y, factor)`, cropped to the domain where its sides do not divide by the factor.
 fn enlarge(factor: usize, domain: &Space, range: &Space, y: &Array) -> Result<Array> {
-    let small = |side: usize| side.div_ceil(factor.max(1));
     match (domain.shape(), range.shape()) {
         (&[channels, height, width], &[c, h, w])
-            if c == channels && (h, w) == (small(height), small(width)) && domain.dtype() == range.dtype() =>
+            if c == channels
+                && (h, w) == (small(height, factor), small(width, factor))
+                && domain.dtype() == range.dtype() =>
         {
             let along = |from, to| bicubic_enlarging_matrix(from, to, factor as f64);
             Ok(Separable::new(range, along(h, height), along(w, width))?.apply(y)?)

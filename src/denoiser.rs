@@ -5,6 +5,7 @@ use operators::{Array, Space};
 use crate::conditions::Condition;
 use crate::{Error, Result};
 
+mod cascade;
 mod classifier;
 mod classifier_free;
 mod clipped;
@@ -18,6 +19,7 @@ mod mixture;
 mod network;
 mod threshold;
 
+pub use cascade::Cascade;
 pub use classifier::{Classifier, ClassifierGuided};
 pub use classifier_free::ClassifierFree;
 pub use clipped::Clipped;
@@ -78,6 +80,10 @@ pub trait Denoiser: Send + Sync {
     fn conditioned(&self, _image: Option<&Array>) -> Result<Box<dyn Denoiser + '_>> {
         let reason = "the prior is unconditional: expected one that was trained with a condition (recon.json names it)";
         Err(Error::Mismatch(reason.into()))
+    }
+    /// The stages of a [`Cascade`], the coarsest first, which a sampler draws from one after the other; none for any other prior.
+    fn stages(&self) -> &[Box<dyn Denoiser>] {
+        &[]
     }
 }
 

@@ -28,6 +28,7 @@ mod open;
 mod published;
 mod schedule;
 mod settings;
+mod stages;
 mod training;
 
 pub use classes::Classes;
@@ -37,6 +38,7 @@ pub use footprint::Footprint;
 pub use graph::{Conv, Graph, Id, Node, Op, Weights};
 pub use schedule::{Levels, Preconditioning, Prediction, Schedule};
 pub use settings::{FILE as SETTINGS_FILE, Settings};
+pub use stages::stages;
 pub use training::{State, Trainer, Update};
 
 /// A network that is ready to run, on the device where the images are.

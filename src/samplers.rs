@@ -9,6 +9,7 @@ use crate::method::Method;
 use crate::{Error, Result, classical, conditions};
 
 mod adam;
+mod cascade;
 mod ccdf;
 mod conditional;
 mod csgm;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli {
+    mod cascade;
     mod commands;
     mod conditions;
     mod files;

@@ -6,8 +6,9 @@ use std::io::Write;
 
 use nalgebra::{DMatrix, DVector};
 use operators::spec::Entry as _;
-use operators::{Context, Device, Noise, Spec, Stream, build};
-use recon::denoiser::{Denoiser, Gaussian};
+use operators::{Context, Device, Noise, Space, Spec, Stream, build};
+use recon::conditions::{Condition, Kind};
+use recon::denoiser::{Cascade, Denoiser, Gaussian, JointGaussian};
 use recon::samplers::{self, Problem, Run, SAMPLERS, Silent};
 use shown::shown;
 
@@ -20,7 +21,8 @@ const SIDE: usize = 8;
 /// Correlated pixels around 1/2, so that the prior matters.
 fn prior(space: &operators::Space) -> Gaussian {
     let n = space.real_dimensions();
-    let near = |i: usize, j: usize| (i / SIDE).abs_diff(j / SIDE) + (i % SIDE).abs_diff(j % SIDE);
+    let side = space.shape()[2];
+    let near = |i: usize, j: usize| (i / side).abs_diff(j / side) + (i % side).abs_diff(j % side);
     let covariance = DMatrix::from_fn(n, n, |i, j| 0.1 * 0.6f64.powi(near(i, j) as i32));
     Gaussian::new(space, DVector::from_element(n, 0.5), covariance).unwrap()
 }
@@ -77,11 +79,49 @@ fn compare(device: &Device) {
     assert!(failures.is_empty(), "on {device:?}:\n{}", failures.join("\n"));
 }
 
+/// A stage of twice the size: an image and what it is shown have a correlation of 0.8.
+fn stage(side: usize) -> Box<dyn Denoiser> {
+    let space = Space::real(&[1, side, side]);
+    let (base, n) = (prior(&space), space.len());
+    let covariance = DMatrix::from_fn(2 * n, 2 * n, |i, j| {
+        let value = base.covariance()[(i % n, j % n)];
+        if (i < n) == (j < n) { value } else { 0.8 * value }
+    });
+    let condition = Condition { kind: Kind::LowResolution { factor: 2 }, augmentation: 0.1, dropout: 0.1 };
+    Box::new(JointGaussian::new(&space, &DVector::from_element(2 * n, 0.5), &covariance, condition).unwrap())
+}
+
+/// The stages of a cascade, what is shown between them, and the projection of the last one.
+fn compare_cascade(device: &Device) {
+    let cascade = Cascade::new(vec![stage(SIDE / 2), stage(SIDE)]).unwrap();
+    let operator = build(&"sr-4x".parse().unwrap(), &Context::new(1, SIDE, SIDE)).unwrap();
+    let streams = || (0..2).map(|slice| Stream { slice, purpose: Stream::SAMPLER, ..Stream::default() }).collect();
+    let y = operator.apply(&Noise::new(1, streams()).normal(operator.domain()).unwrap().scale(0.3)).unwrap();
+    for spec in ["sr3:steps=12,sigma_min=0.01", "conditional:steps=12,guidance=1.5,clip=1.2,project=true"] {
+        let sampler = samplers::build(&spec.parse().unwrap()).unwrap();
+        let run = |device: &Device| {
+            let (y, mut noise) = (y.to(device).unwrap(), Noise::new(2, streams()).on(device));
+            let problem = Problem { operator: operator.as_ref(), y: &y, noise_std: 0.0 };
+            let drawn =
+                sampler.sample(&problem, &cascade, &mut Run { noise: &mut noise, observer: &mut Silent }).unwrap();
+            assert_eq!(drawn.device(), *device, "{spec}");
+            drawn.to(&Device::Cpu).unwrap()
+        };
+        let (expected, found) = (run(&Device::Cpu), run(device));
+        let far = found.sub(&expected).unwrap().norm() / expected.norm();
+        assert!(far < 1e-3, "a cascade with {spec} on {device:?}: {far:e} away");
+    }
+}
+
 #[test]
 fn every_sampler_gives_on_a_gpu_what_it_gives_on_the_cpu() {
     compare(&Device::Cpu);
+    compare_cascade(&Device::Cpu);
     match Device::cuda(0) {
-        Ok(device) => compare(&device),
+        Ok(device) => {
+            compare(&device);
+            compare_cascade(&device);
+        }
         Err(error) => {
             assert!(std::env::var_os("RECON_REQUIRE_GPU").is_none(), "RECON_REQUIRE_GPU is set: {error}");
             let _ = std::io::stderr().write_all(format!("SKIPPED: no GPU ({error})\n").as_bytes());

@@ -84,7 +84,7 @@ pub enum Command {
 pub enum PriorCommand {
     /// Layout, parameters, channels, range, noise levels, training size, and what could not be used.
     Info {
-        /// Diffusers directories, guided-diffusion or EDM checkpoints, or names of bundled priors.
+        /// Diffusers directories, guided-diffusion or EDM checkpoints, cascades, or names of bundled priors.
         #[arg(required = true, value_name = "DIR|FILE")]
         paths: Vec<PathBuf>,
     },
@@ -125,7 +125,8 @@ pub struct Measure {
 /// Options shared by everything that runs a prior.
 #[derive(Debug, Args)]
 pub struct Model {
-    /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, or the name of a bundled one.
+    /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, the name of a bundled one, or a cascade: a directory whose
+    /// recon.json names its stages, {"stages": ["first", "second"]}.
     #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
     pub prior: PathBuf,
     /// Class of a class-conditional prior, counted from 0.

@@ -28,7 +28,7 @@ const LAMBDAS: (f64, f64) = (1e-5, 1.0);
 
 /// The most images that are drawn together: as asked for, or on a GPU what its free memory and its speed suggest.
 pub fn limit(plan: &Plan, space: &Space, asked: Option<usize>) -> anyhow::Result<usize> {
-    let networks: Vec<&Network> = plan.prior.iter().map(|prior| prior.network()).collect();
+    let networks: Vec<&Network> = plan.prior.iter().flat_map(|prior| prior.networks()).collect();
     together(&plan.device, space, (&networks, plan.sampler.evaluations().1 > 0), asked)
 }
 
@@ -131,7 +131,7 @@ impl<'a> Batches<'a> {
                 Err(error) if size > 1 && self.retries > 0 && is_out_of_memory(&error) => {
                     (self.retries, self.limit) = (self.retries - 1, size / 2);
                     // Buffers of larger batches, and of other sizes, would stay.
-                    self.plan.prior.iter().for_each(|prior| prior.network().release());
+                    self.plan.prior.iter().flat_map(|prior| prior.networks()).for_each(Network::release);
                     if !self.quiet {
                         bar.beside(|| super::note(&format!("{error:#}: going on with {} images together", size / 2)));
                     }

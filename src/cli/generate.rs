@@ -105,7 +105,7 @@ impl<'a> Drawer<'a> {
         guides: Option<(&[Array], f64)>,
         bar: &mut Bar,
     ) -> anyhow::Result<Vec<Array>> {
-        let networks: Vec<_> = std::iter::once(&self.prior).chain(&self.without).map(Prior::network).collect();
+        let networks: Vec<_> = std::iter::once(&self.prior).chain(&self.without).flat_map(Prior::networks).collect();
         let asked = self.args.batch.map(std::num::NonZeroUsize::get);
         let limit = batch::together(&self.device, denoiser.space(), (&networks, false), asked)?;
         let size = batch::nearly_equal(streams.len(), limit);

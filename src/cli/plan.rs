@@ -2,10 +2,9 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use operators::spec::Entry as _;
-use operators::{Array, Device, Space, Spec};
+use operators::{Device, Space, Spec};
 use recon::denoiser::{Denoiser, Flat};
 use recon::io::{Crop, Sink};
 use recon::quality::{Preset, Quality};
@@ -20,6 +19,8 @@ use super::journal::Journal;
 use super::outputs::{Outputs, check_distinct};
 use super::prior::Prior;
 use super::target::Target;
+
+mod seconds;
 
 /// Posterior samples of a `--sampler` that uses a prior: the fewest that have a standard deviation.
 const DEFAULT_SAMPLES: usize = 2;
@@ -135,7 +136,7 @@ impl Plan {
         let geometry = target.source.geometry();
         let pixel = geometry.is_known().then(|| target.slicing.pixel_size(geometry));
         let mut warnings: Vec<String> =
-            self.prior.as_ref().zip(pixel).and_then(|(prior, pixel)| prior.doubt(pixel)).into_iter().collect();
+            self.prior.as_ref().zip(pixel).map_or(Vec::new(), |(prior, pixel)| prior.doubts(pixel));
         if let Some(prior) = &self.prior {
             warnings.extend(prior.check_operator(target.operator.as_ref(), &args.measure.op)?);
         }
@@ -212,6 +213,12 @@ impl Plan {
         .to_string()
     }
 
+    /// Evaluations and pull-backs per image, in all stages of a cascade.
+    pub fn evaluations(&self) -> (usize, usize) {
+        let sampler = self.sampler.as_ref();
+        self.prior.as_ref().map_or(sampler.evaluations(), |prior| prior.evaluations(sampler))
+    }
+
     /// Slices over all files and volumes.
     pub fn slices(&self) -> usize {
         self.files.iter().filter(|file| !file.done).map(|file| file.slices).sum()
@@ -220,32 +227,6 @@ impl Plan {
     /// Those of them that an earlier run finished.
     pub fn finished(&self) -> usize {
         self.files.iter().map(|file| file.finished).sum()
-    }
-
-    /// Seconds that the network evaluations will take here, from timing one of each size; `None` for a method without.
-    pub fn seconds(&self) -> anyhow::Result<Option<f64>> {
-        let (denoise, vjp) = self.sampler.evaluations();
-        if denoise + vjp == 0 {
-            return Ok(None);
-        }
-        let mut seconds = 0.0;
-        let mut timed: Vec<(&Space, f64)> = Vec::new();
-        for file in self.files.iter().filter(|file| !file.done) {
-            let one = match timed.iter().find(|(known, _)| **known == file.space) {
-                Some((_, one)) => *one,
-                None => {
-                    let batch =
-                        if self.device.gpu().is_some() { file.batch.min(file.slices * self.samples) } else { 1 };
-                    let one = time_one(self.denoiser(&file.space)?.as_ref(), &self.device, batch)?;
-                    timed.push((&file.space, one));
-                    one
-                }
-            };
-            // A pull-back costs about as much as an evaluation, and keeping what it needs a little more.
-            let per_image = one * (denoise as f64 + 1.3 * vjp as f64);
-            seconds += per_image * ((file.slices - file.finished) * self.samples) as f64;
-        }
-        Ok(Some(seconds))
     }
 }
 
@@ -261,21 +242,6 @@ impl FilePlan {
         let sidecar = std::fs::read_to_string(path).ok().and_then(|json| Sidecar::from_json(&json, path).ok());
         sidecar.is_some_and(|there| there.run == self.run() && there.geometry == *slices)
     }
-}
-
-/// Seconds per image of the faster of two evaluations: the first one pays for the caches.
-fn time_one(denoiser: &dyn Denoiser, device: &Device, batch: usize) -> anyhow::Result<f64> {
-    let x = Array::zeros(&denoiser.space().batched(batch), denoiser.space().dtype(), device);
-    let shown = denoiser.condition().map(|_| denoiser.conditioned(None)).transpose()?;
-    let denoiser = shown.as_deref().unwrap_or(denoiser);
-    let mut seconds = f64::INFINITY;
-    for _ in 0..2 {
-        let start = Instant::now();
-        // The look at the result waits for it.
-        denoiser.denoise(&x, 1.0)?.all_finite()?;
-        seconds = seconds.min(start.elapsed().as_secs_f64());
-    }
-    Ok(seconds / batch as f64)
 }
 
 fn check_tuning(args: &Reconstruct, spec: &Spec) -> anyhow::Result<()> {

@@ -3,35 +3,73 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use operators::{Device, ForwardOperator, Space, Spec};
 use recon::conditions::{Condition, Kind};
-use recon::denoiser::{Denoiser, NetworkDenoiser};
-use recon::network::{Card, Network, Precision, SETTINGS_FILE, Settings};
+use recon::denoiser::{Cascade, Denoiser, NetworkDenoiser};
+use recon::network::{Card, Classes, Network, Precision, Prior as Stage, SETTINGS_FILE, Settings};
 use recon::report::sidecar::HashedFile;
 use recon::samplers::Sampler;
 
 use super::exit::Usage;
 
+mod summary;
+
 /// A pixel that is this much larger or smaller than those of the training images is worth a warning.
 const FAR: f64 = 1.5;
 
-/// A network, loaded once for all inputs.
+/// A network, or those of a cascade, loaded once for all inputs.
 pub struct Prior {
-    network: Arc<recon::network::Prior>,
+    /// The coarsest first; one of a prior that is no cascade.
+    stages: Vec<Arc<Stage>>,
+    /// Of the last stage, with name and parameters of all.
+    card: Card,
+    condition: Option<Condition>,
     files: Vec<HashedFile>,
 }
 
 impl Prior {
-    /// A bundled prior by its name, unless there is a file or folder of that name; else a checkpoint. `class` binds a class;
-    /// `precision` is for a GPU.
+    /// A bundled prior by its name, unless there is a file or folder of that name; else a cascade, or a checkpoint. `class` binds a class,
+    /// of every stage; `precision` is for a GPU.
     ///
     /// # Errors
     /// [`recon::Error::Model`] naming the path looked at, and for a plain name the bundled ones.
     pub fn load(path: &Path, class: Option<usize>, precision: Precision) -> anyhow::Result<Self> {
+        match recon::network::stages(path)? {
+            Some(stages) => {
+                let stages = stages.iter().map(|stage| Self::load_one(stage, class, precision));
+                Self::cascade(path, stages.collect::<anyhow::Result<_>>()?)
+            }
+            None => Self::load_one(path, class, precision),
+        }
+    }
+
+    fn cascade(path: &Path, priors: Vec<Self>) -> anyhow::Result<Self> {
+        let conditions: Vec<_> = priors.iter().map(Self::condition).collect();
+        let condition = Condition::chained(&conditions).with_context(|| path.display().to_string())?;
+        let channels: Vec<_> =
+            priors.iter().flat_map(|prior| &prior.stages).map(|stage| stage.image_channels()).collect();
+        if channels.iter().any(|count| *count != channels[0]) {
+            let message =
+                format!("{}: the stages have images of {channels:?} channels: expected as many in all", path.display());
+            return Err(Usage(message).into());
+        }
+        let mut files = vec![HashedFile::of_file("stages", &path.join(SETTINGS_FILE))?];
+        let parameters = priors.iter().map(|prior| prior.card.parameters).sum();
+        let name = path.file_name().map_or("cascade".into(), |name| name.to_string_lossy().into_owned());
+        let last = priors.last().map(|prior| prior.card.clone()).expect("a cascade has at least two stages");
+        let mut stages = Vec::new();
+        for prior in priors {
+            stages.extend(prior.stages);
+            files.extend(prior.files);
+        }
+        Ok(Self { stages, card: Card { name, parameters, ..last }, condition: Some(condition), files })
+    }
+
+    fn load_one(path: &Path, class: Option<usize>, precision: Precision) -> anyhow::Result<Self> {
         let bundled = datasets::PRIORS.iter().find(|prior| path == Path::new(prior.name));
         let (network, mut files) = if let (Some(prior), false) = (bundled, path.exists()) {
-            let mut network =
-                recon::network::Prior::from_bytes(prior.name, prior.config, prior.scheduler, prior.weights)?;
+            let mut network = Stage::from_bytes(prior.name, prior.config, prior.scheduler, prior.weights)?;
             network.card.training_voxel_mm = Some(prior.voxel_mm);
             if let Some(text) = prior.settings {
                 let path = Path::new(prior.name).join(SETTINGS_FILE);
@@ -39,7 +77,7 @@ impl Prior {
             }
             (network, vec![HashedFile::of_bytes("weights", format!("bundled {}", prior.name), prior.weights)])
         } else if path.exists() {
-            let network = recon::network::Prior::open(path)?;
+            let network = Stage::open(path)?;
             let (sha256, path) = (network.card.sha256.clone(), path.display().to_string());
             (network, vec![HashedFile { role: "weights".into(), path, bytes: 0, sha256 }])
         } else {
@@ -57,73 +95,34 @@ impl Prior {
             None => network,
         };
         network.network = network.network.with_precision(precision);
-        Ok(Self { network: Arc::new(network), files })
+        let (card, condition) = (network.card.clone(), network.condition.clone());
+        Ok(Self { stages: vec![Arc::new(network)], card, condition, files })
     }
 
     /// Everything about it that changes a result.
     pub fn key(&self) -> serde_json::Value {
         let hashes: Vec<_> = self.files.iter().map(|file| file.sha256.as_str()).collect();
-        let class = self.network.classes.as_ref().and_then(recon::network::Classes::chosen);
+        let class = self.last().classes.as_ref().and_then(Classes::chosen);
         serde_json::json!({ "files": hashes, "class": class })
-    }
-
-    /// What is known of it, a line each.
-    pub fn summary(&self) -> Vec<(&'static str, String)> {
-        let recon::network::Prior { network, schedule, range, classes, condition, card } = &*self.network;
-        let (graph, (low, high)) = (network.graph(), *range);
-        let (images, outputs) = (self.network.image_channels(), graph.output_channels());
-        let learned = if outputs == 2 * images { ", and as many for a learned variance" } else { "" };
-        let kind = if images == 2 { " (real and imaginary part: complex images)" } else { "" };
-        let size = |(rows, columns): (usize, usize)| format!("{rows} x {columns}");
-        let (least, most) = schedule.sigma_range();
-        let levels = format!("{:.4} to {:.4} in data units", least / (high - low), most / (high - low));
-        let mut lines = vec![
-            ("layout", card.layout.clone()),
-            ("parameters", card.parameters.to_string()),
-            ("channels", format!("{images}{kind}{learned}")),
-            ("range", format!("{low} to {high} for data units 0 to 1")),
-            ("predicts", format!("{:?}", schedule.prediction)),
-            ("sigma", levels),
-            ("trained on", card.training_size.map_or("images of a size that is not stated".into(), size)),
-            ("sides", format!("multiples of {}; others are padded", graph.multiple())),
-            ("sha256", card.sha256.clone()),
-        ];
-        if let Some(condition) = condition {
-            let dropped = match condition.dropout {
-                0.0 => "never dropped in training, so without guidance".into(),
-                dropout => format!("dropped {} % of the time, so that it can be guided", 100.0 * dropout),
-            };
-            let augmented = match condition.augmentation {
-                0.0 => String::new(),
-                level => format!(", with noise of {level} in data units added"),
-            };
-            lines.push(("condition", format!("{condition}{augmented}; {dropped}")));
-        }
-        if let Some(classes) = classes {
-            let chosen = match (classes.chosen(), classes.has_none()) {
-                (Some(class), _) => format!("class {class} is bound"),
-                (None, true) => "none is bound".into(),
-                (None, false) => "none is bound, one is needed: --class N".into(),
-            };
-            lines.push(("classes", format!("{}; {chosen}", classes.count())));
-        }
-        lines.extend(card.notes.iter().map(|note| ("note", note.clone())));
-        lines
     }
 
     /// What is known of it.
     pub fn card(&self) -> &Card {
-        &self.network.card
+        &self.card
+    }
+
+    fn last(&self) -> &Stage {
+        self.stages.last().expect("a prior has at least one network")
     }
 
     /// Whether it can be asked without a class.
     pub fn knows_no_class(&self) -> bool {
-        self.network.classes.as_ref().is_none_or(|classes| classes.chosen().is_some() || classes.has_none())
+        self.last().classes.as_ref().is_none_or(|classes| classes.chosen().is_some() || classes.has_none())
     }
 
     /// Its images of this size: complex ones for a network of two channels.
     pub fn space(&self, rows: usize, columns: usize) -> Space {
-        match self.network.image_channels() {
+        match self.last().image_channels() {
             2 => Space::complex(&[1, rows, columns]),
             channels => Space::real(&[channels, rows, columns]),
         }
@@ -131,7 +130,7 @@ impl Prior {
 
     /// What it must be shown beside a noisy image.
     pub fn condition(&self) -> Option<&Condition> {
-        self.network.condition.as_ref()
+        self.condition.as_ref()
     }
 
     /// Whether a sampler can use it: one that shows it its condition, or an unconditional one.
@@ -153,7 +152,7 @@ impl Prior {
     /// Whether the operator measures what the prior is conditioned on; a warning where training measured otherwise.
     pub fn check_operator(&self, operator: &dyn ForwardOperator, spec: &Spec) -> anyhow::Result<Option<String>> {
         let Some(condition) = self.condition() else { return Ok(None) };
-        condition.of(operator, &operator.range().zeros(1, &Device::Cpu))?;
+        condition.of(operator, &operator.range().zeros(1, &Device::Cpu)).with_context(|| self.named())?;
         Ok(match &condition.kind {
             Kind::FirstLook { operator: trained } if trained != spec => Some(format!(
                 "the prior {} was trained with first looks at {trained}; this is {spec}",
@@ -163,14 +162,34 @@ impl Prior {
         })
     }
 
-    /// What it computes.
-    pub fn network(&self) -> &Network {
-        &self.network.network
+    /// Its name; of a cascade, with its factors.
+    fn named(&self) -> String {
+        let factors: Vec<_> = self
+            .stages
+            .iter()
+            .filter_map(|stage| match &stage.condition.as_ref()?.kind {
+                Kind::LowResolution { factor } => Some(factor.to_string()),
+                Kind::FirstLook { .. } => None,
+            })
+            .collect();
+        let name = &self.card().name;
+        if self.stages.len() > 1 { format!("{name}, a cascade of {}", factors.join(" x ")) } else { name.clone() }
+    }
+
+    /// How often a sampler evaluates a network per image, in all stages, pull-backs counted separately.
+    pub fn evaluations(&self, sampler: &dyn Sampler) -> (usize, usize) {
+        let (denoise, vjp) = sampler.evaluations();
+        (self.stages.len() * denoise, self.stages.len() * vjp)
+    }
+
+    /// What it computes, stage by stage.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.stages.iter().map(|stage| &stage.network)
     }
 
     /// The numbers it computes with on a device.
     pub fn precision(&self, device: &Device) -> &'static str {
-        match (device.gpu(), self.network().precision()) {
+        match (device.gpu(), self.last().network.precision()) {
             (None, _) | (_, Precision::F32) => "f32",
             (_, Precision::Bf16) => "bf16",
             (_, Precision::Tf32) => "tf32",
@@ -182,22 +201,41 @@ impl Prior {
         &self.files
     }
 
-    /// A warning where pixels of `(rows, columns)` mm are far from those it was trained on: anatomy then has another size.
-    pub fn doubt(&self, (rows, columns): (f64, f64)) -> Option<String> {
-        let card = self.card();
-        let trained = card.training_voxel_mm?;
+    /// Warnings where pixels of `(rows, columns)` mm are far from those it was trained on: anatomy then has another size. Those of a
+    /// coarser stage are larger.
+    pub fn doubts(&self, (rows, columns): (f64, f64)) -> Vec<String> {
         let far = |size: f64, trained: f64| size.max(trained) > FAR * size.min(trained);
-        (far(rows, trained.0) || far(columns, trained.1)).then(|| {
-            format!(
-                "pixels of {rows:.2} x {columns:.2} mm; the prior {} was trained on about {:.2} x {:.2} mm, so what it knows has \
-                 another size here",
-                card.name, trained.0, trained.1
-            )
-        })
+        let (mut times, mut doubts) = (1.0, Vec::new());
+        for Stage { card, condition, .. } in self.stages.iter().rev().map(Arc::as_ref) {
+            let (rows, columns) = (times * rows, times * columns);
+            if let Some(trained) = card.training_voxel_mm.filter(|of| far(rows, of.0) || far(columns, of.1)) {
+                doubts.push(format!(
+                    "pixels of {rows:.2} x {columns:.2} mm; the prior {} was trained on about {:.2} x {:.2} mm, so what it knows has \
+                     another size here",
+                    card.name, trained.0, trained.1
+                ));
+            }
+            if let Some(Condition { kind: Kind::LowResolution { factor }, .. }) = condition {
+                times *= *factor as f64;
+            }
+        }
+        doubts
     }
 
     /// The prior for images of this space.
     pub fn denoiser(&self, space: &Space) -> anyhow::Result<Box<dyn Denoiser>> {
-        Ok(Box::new(NetworkDenoiser::new(self.network.clone(), space)?))
+        let mut space = space.clone();
+        let mut denoisers: Vec<Box<dyn Denoiser>> = Vec::with_capacity(self.stages.len());
+        for stage in self.stages.iter().rev() {
+            denoisers.push(Box::new(NetworkDenoiser::new(stage.clone(), &space)?));
+            if let Some(condition) = stage.condition.as_ref().filter(|_| denoisers.len() < self.stages.len()) {
+                space = condition.reduced(&space)?;
+            }
+        }
+        if denoisers.len() > 1 {
+            denoisers.reverse();
+            return Ok(Box::new(Cascade::new(denoisers)?));
+        }
+        Ok(denoisers.remove(0))
     }
 }

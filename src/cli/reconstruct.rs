@@ -91,7 +91,7 @@ fn describe(plan: &Plan, dry_run: bool) -> anyhow::Result<String> {
         let _ = writeln!(text, "  writes {}", file.outputs.reconstruction.display());
         file.warnings.iter().for_each(|warning| text.extend(["  warning: ", warning, "\n"]));
     }
-    let (denoise, vjp) = plan.sampler.evaluations();
+    let (denoise, vjp) = plan.evaluations();
     let (slices, samples) = (plan.slices(), plan.samples);
     let _ = write!(text, "{slices} slices x {samples} samples with {} on {}", plan.spec, plan.device);
     if plan.finished() > 0 {
@@ -227,7 +227,7 @@ fn sidecar(
     volumes: Vec<VolumeRecord>,
     (timings, images, warnings): (Timings, usize, Vec<String>),
 ) -> Sidecar {
-    let (denoise_per_image, vjp_per_image) = plan.sampler.evaluations();
+    let (denoise_per_image, vjp_per_image) = plan.evaluations();
     let noise_std = volumes.iter().find_map(|volume| volume.misfit).map_or(0.0, |misfit| misfit.expected);
     Sidecar {
         layout: LAYOUT,

@@ -63,6 +63,7 @@ pub fn run(args: &Tune) -> anyhow::Result<()> {
     if let Some(prior) = &prior {
         prior.check(sampler.as_ref(), &spec.name)?;
     }
+    let (denoise, vjp) = prior.as_ref().map_or((denoise, vjp), |prior| prior.evaluations(sampler.as_ref()));
     let groups =
         args.inputs.iter().map(|input| group(args, input, prior.as_ref())).collect::<anyhow::Result<Vec<_>>>()?;
     let slices: usize = groups.iter().map(|group| group.slices.len()).sum();

@@ -59,11 +59,17 @@ impl Prior {
     ///
     /// The last two may be safetensors files, too, and a folder may stand for the one checkpoint in it.
     ///
+    /// A directory of a cascade ([`super::stages`]) is none of them.
+    ///
     /// # Errors
     /// [`Error::Model`] naming the file: missing, not readable, a field or block that is not supported, a tensor that is
     /// missing, superfluous or of another shape, a setting that is needed.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
+            if let Some(stages) = super::stages(path)? {
+                let reason = format!("a cascade of {} stages; expected one of them", stages.len());
+                return Err(Error::Model { path: path.into(), reason });
+            }
             if path.join("config.json").exists() || path.join("unet").is_dir() {
                 return Self::open_diffusers(path);
             }

@@ -6,7 +6,7 @@
 use operators::spec::Parameter;
 use operators::{Array, Spec};
 
-use super::{Entry, Problem, Run, Sampler, check_images};
+use super::{Entry, Problem, Run, Sampler, cascade, check_images};
 use crate::denoiser::{ClassifierFree, Clipped, Consistent, Denoiser};
 use crate::generators::{Ddim, DpmSolver, Generator, generate};
 use crate::schedule::{self, Schedule, Spacing};
@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// - `guidance` `w` is not 1: `x0 = x0_u + w (x0_c - x0_u)`, `x0_u` with the condition dropped ([`ClassifierFree`]);
 /// - `clip`: `x0` within `[0, clip]`, as the published code keeps it within its range;
 /// - `project`: `x0 <- x0 + A^+ (y - A x0)` ([`Consistent`]), which the paper does not do.
+///
+/// From a [`crate::denoiser::Cascade`] it draws stage by stage, each image being what the next stage is shown; all of this then applies
+/// to every stage, but for `project`, which only the last one can.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conditional {
     /// Noise levels.
@@ -105,6 +108,29 @@ impl Conditional {
     }
 }
 
+impl Conditional {
+    /// `x ~ p(x | c)`; where `measured` is told and `project` is set, one that explains it.
+    pub(super) fn draw(
+        &self,
+        prior: &dyn Denoiser,
+        c: &Array,
+        measured: Option<&Problem<'_>>,
+        run: &mut Run<'_>,
+    ) -> Result<Array> {
+        let mut shown = prior.conditioned(Some(c))?;
+        if self.guidance != 1.0 {
+            shown = Box::new(ClassifierFree::new(shown, prior.conditioned(None)?, self.guidance)?);
+        }
+        if let Some(most) = self.clip {
+            shown = Box::new(Clipped::new(shown, 0.0, most)?);
+        }
+        if let Some(problem) = measured.filter(|_| self.project) {
+            shown = Box::new(Consistent::new(shown, problem.operator, problem.y)?);
+        }
+        generate(self.generator().as_ref(), shown.as_ref(), run)
+    }
+}
+
 impl Sampler for Conditional {
     fn sample(&self, problem: &Problem<'_>, prior: &dyn Denoiser, run: &mut Run<'_>) -> Result<Array> {
         check_images(problem, prior, run)?;
@@ -114,22 +140,16 @@ impl Sampler for Conditional {
                 "the prior is unconditional: expected one that was trained with a condition (recon.json names it)";
             return Err(Error::Mismatch(reason.into()));
         };
-        let c = condition.augmented(condition.of(operator, y)?, run.noise, operator.domain())?;
-        let mut shown = prior.conditioned(Some(&c))?;
-        if self.guidance != 1.0 {
-            if condition.dropout == 0.0 {
-                let reason = "guidance: the prior was trained without ever dropping its condition; expected guidance=1";
-                return Err(Error::Mismatch(reason.into()));
-            }
-            shown = Box::new(ClassifierFree::new(shown, prior.conditioned(None)?, self.guidance)?);
+        let c = condition.of(operator, y)?;
+        if self.guidance != 1.0 && condition.dropout == 0.0 {
+            let reason = "guidance: the prior was trained without ever dropping its condition; expected guidance=1";
+            return Err(Error::Mismatch(reason.into()));
         }
-        if let Some(most) = self.clip {
-            shown = Box::new(Clipped::new(shown, 0.0, most)?);
+        if !prior.stages().is_empty() {
+            return cascade::draw(self, prior.stages(), problem, run);
         }
-        if self.project {
-            shown = Box::new(Consistent::new(shown, operator, y)?);
-        }
-        generate(self.generator().as_ref(), shown.as_ref(), run)
+        let c = condition.augmented(c, run.noise, operator.domain())?;
+        self.draw(prior, &c, Some(problem), run)
     }
 
     fn evaluations(&self) -> (usize, usize) {

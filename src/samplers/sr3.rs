@@ -16,6 +16,8 @@ use crate::{Error, conditions};
 /// them (the paper goes down from 2000 and finds 100 nearly as good; its levels for these were searched for, ours are even in the time of
 /// DDPM).
 ///
+/// With a [`crate::denoiser::Cascade`] (section 4.3) every stage takes these steps.
+///
 /// The paper's variance of a step is `beta`, "large"; with `eta = 1` it is that of the posterior, which few levels favour.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sr3(pub Conditional);

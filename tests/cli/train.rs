@@ -11,7 +11,7 @@ use super::scene::{Nifti, Ran, Scene};
 const SMALL: &str = "--device cpu --size 32 --channels 8,16 --head 8 --groups 4 --batch 4 --learning-rate 4e-3";
 
 /// Four people with three slices each.
-fn scene() -> Scene {
+pub fn scene() -> Scene {
     let scene = Scene::empty();
     for person in 0..4 {
         let folder = scene.path(&format!("data/sub-0{person}"));

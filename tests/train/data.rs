@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ndarray::{Array2, Array3};
 use num_complex::Complex32;
+use operators::{Array, ForwardOperator, Space};
 use recon::io::Axis;
 use recon::train::{Augmentation, Batches, DataSettings};
 
@@ -91,6 +92,47 @@ fn volumes_have_one_scale_and_give_the_wanted_planes() {
     assert!(said, "{:?}", data.notes());
     let small = read(&DataSettings { size: (16, 16), ..all }).unwrap();
     assert!(small.notes().iter().any(|note| note.contains("larger than 16 x 16")), "{:?}", small.notes());
+}
+
+#[test]
+fn reduced_slices_are_what_the_operator_sr_measures_in_the_same_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let value = |i: usize, j: usize, k: usize| {
+        let inside = (4..16).contains(&i) && (3..21).contains(&j);
+        if inside { 100.0 + 5.0 * ((i * j) as f32).sin() + 20.0 * k as f32 } else { 0.0 }
+    };
+    std::fs::write(folder.path().join("a.nii"), nifti([21, 24, 3], [0.8, 1.0, 1.5], value)).unwrap();
+    let whole = DataSettings { size: (24, 21), validation: 0.0, ..settings(folder.path(), 24) };
+    let half = DataSettings { size: (12, 11), reduce: 2, ..whole.clone() };
+    let third = DataSettings { size: (16, 16), reduce: 3, ..whole.clone() };
+    let (whole, half, third) = (read(&whole).unwrap(), read(&half).unwrap(), read(&third).unwrap());
+    assert_eq!((half.train().len(), half.shape()), (3, [1, 12, 11]));
+    assert_eq!((whole.pixel_mm(), half.pixel_mm()), (Some((1.0, 0.8f32.into())), Some((2.0, 2.0 * f64::from(0.8f32)))));
+    for slice in 0..3 {
+        let reduced = |factor: usize| {
+            let operator = operators::downsample::super_resolution(&Space::real(&[1, 24, 21]), factor as f64).unwrap();
+            operator.apply(&Array::from_vec(&[1, 1, 24, 21], image(&whole, slice)).unwrap()).unwrap()
+        };
+        let far = |found: &[f32], expected: &[f32]| {
+            assert_eq!(found.len(), expected.len());
+            found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        // Half precision keeps three digits, before and after.
+        assert!(far(&image(&half, slice), reduced(2).as_f32().unwrap()) < 2e-3);
+        // Of 8 x 7 pixels zeros around them make 16 x 16.
+        let inside: Vec<f32> = (0..56).map(|i| image(&third, slice)[(4 + i / 7) * 16 + 4 + i % 7]).collect();
+        assert!(far(&inside, reduced(3).as_f32().unwrap()) < 2e-3);
+    }
+    assert_ne!(half.hash(), whole.hash());
+
+    // Overshoot at an edge of a picture is kept.
+    let pictures = tempfile::tempdir().unwrap();
+    let edge: Vec<u8> = (0..32 * 32).map(|i| if (8..23).contains(&(i % 32)) { 255 } else { 0 }).collect();
+    png(&pictures.path().join("sub-1_0.png"), 32, &edge);
+    let data = read(&DataSettings { reduce: 2, validation: 0.0, ..settings(pictures.path(), 16) }).unwrap();
+    let values = image(&data, 0);
+    let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
+    assert!(low < -0.01 && high > 1.01, "{low} {high}");
 }
 
 #[test]

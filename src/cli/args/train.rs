@@ -89,6 +89,10 @@ pub struct Images {
     /// Rows and columns: smaller slices get zeros around them, of larger ones the part around their centre of mass is kept.
     #[arg(long, value_name = "N|HxW", default_value = "256")]
     pub size: Side,
+    /// Make slices that many times smaller before anything else, as the operator sr does: for the first stage of a cascade, whose images
+    /// are the low-resolution ones of the next.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub reduce: u64,
     /// The planes that are taken from a scan [default: its own slices].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "AXES")]
     pub axes: Vec<AxisArg>,
@@ -111,7 +115,7 @@ pub struct Images {
     /// Complex images: complex .npy arrays as real and imaginary part, real images with a random smooth phase.
     #[arg(long)]
     pub complex: bool,
-    /// Pixel size of the images in mm, for files that do not say it.
+    /// Pixel size of the files in mm, where they do not say it; --reduce multiplies it.
     #[arg(long, value_name = "MM")]
     pub voxel_mm: Option<f64>,
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use recon::conditions::Kind;
 use recon::train::Validation;
 
 use super::{Plan, settings, trial};
@@ -44,6 +45,12 @@ pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last:
     }
     say(String::new());
     data.notes().iter().for_each(|note| say(format!("- {note}")));
+    if args.images.reduce > 1 {
+        say(format!(
+            "- slices were made {} times smaller by bicubic interpolation with antialiasing",
+            args.images.reduce
+        ));
+    }
     if !args.images.exclude.is_empty() {
         say(format!("- left out: {}", args.images.exclude.join(", ")));
     }
@@ -65,7 +72,20 @@ pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last:
     ));
     say(format!("- prediction {:?}, {:?}, {:?}", objective.schedule.prediction, objective.law, objective.weighting));
     if let Some(condition) = &settings::model(args, data).condition {
-        say(format!("- conditioned on {condition}, left out for {} of the images", args.objective.dropout));
+        let noise = match condition.augmentation {
+            0.0 => String::new(),
+            level => format!(", with noise of standard deviation {level} in data units added"),
+        };
+        say(format!("- conditioned on {condition}{noise}, left out for {} of the images", args.objective.dropout));
+        say(match &condition.kind {
+            Kind::LowResolution { factor } => format!(
+                "- for `recon --sampler sr3 --op sr-{factor}x --prior {name}`; also a stage of a cascade, a directory with a `recon.json` \
+                 {{\"stages\": [...]}} that names it, where the image of the stage before is what it is shown"
+            ),
+            Kind::FirstLook { operator } => {
+                format!("- for `recon --sampler conditional --op {operator} --prior {name}`")
+            }
+        });
     }
     say(format!("- {:?}\n", settings::augmentation(args)));
     if let Some((step, validation)) = last {

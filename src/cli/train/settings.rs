@@ -22,6 +22,7 @@ pub(super) fn data(args: &Train) -> anyhow::Result<DataSettings> {
         label_column: images.label_column.clone(),
         exclude: images.exclude.clone(),
         axes: images.axes.iter().map(|&axis| axis_of(axis)).collect(),
+        reduce: images.reduce as usize,
         size: (size.rows, size.columns),
         complex: images.complex,
         validation: within("validation", images.validation, (0.0, 0.9))?,
@@ -53,7 +54,8 @@ pub(super) fn range(args: &Train) -> (f64, f64) {
 
 /// What the model directory says of the network.
 pub(super) fn model(args: &Train, data: &Dataset) -> Settings {
-    let voxel = args.images.voxel_mm.map(|mm| (mm, mm));
+    let times = args.images.reduce as f64;
+    let voxel = args.images.voxel_mm.map(|mm| (times * mm, times * mm));
     let condition = args.objective.condition.as_ref().map(|condition| condition.with_dropout(args.objective.dropout));
     let is_dropped = condition.is_some() || !data.labels().is_empty();
     Settings {

@@ -18,6 +18,9 @@ pub struct DataSettings {
     pub exclude: Vec<String>,
     /// The planes that are taken from a scan; none for its own slices. Planes whose pixels are more oblong than 2:1 are left out.
     pub axes: Vec<Axis>,
+    /// How many times smaller slices are made before anything else, by the bicubic of the operator `sr`: 1 leaves them alone. What is 1 in
+    /// data units follows from the slices as they are, so that all stages of a cascade have one unit.
+    pub reduce: usize,
     /// Rows and columns. Smaller slices get zeros around them; of larger ones the part around their centre of mass is kept.
     pub size: (usize, usize),
     /// Complex `.npy` arrays as real and imaginary part; real images have an imaginary part of 0.
@@ -36,6 +39,7 @@ impl Default for DataSettings {
             label_column: None,
             exclude: Vec::new(),
             axes: Vec::new(),
+            reduce: 1,
             size: (256, 256),
             complex: false,
             validation: 0.05,

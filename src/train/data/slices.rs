@@ -2,6 +2,9 @@
 
 use half::f16;
 use ndarray::{Array3, ArrayView3, Axis};
+use operators::downsample::super_resolution;
+use operators::separable::Separable;
+use operators::{Array, ForwardOperator, Space};
 
 use super::DataSettings;
 use crate::io::{self, Format, Slicing, Source, Volume};
@@ -69,8 +72,11 @@ pub(super) fn read(source: &mut Source, settings: &DataSettings) -> Result<FromF
     let mut result = FromFile::default();
     let slicings = slicings(source, &settings.axes, &mut result);
     let is_picture = matches!(source.format(), Format::Png | Format::Jpeg | Format::Tiff);
-    let is_8_bit = is_picture && source.element().bits == 8;
+    // A reduction overshoots at edges, which bytes cannot hold.
+    let is_8_bit = is_picture && source.element().bits == 8 && !settings.complex && settings.reduce == 1;
     let channels = if settings.complex { 2 } else { 1 };
+    let reductions = slicings.iter().map(|slicing| reduction(channels, slicing.size(), settings.reduce));
+    let reductions = reductions.collect::<Result<Vec<_>>>()?;
     for t in 0..source.shape().t {
         let mut volume = volume(source, t, settings.complex)?;
         if volume.non_finite() > 0 {
@@ -83,25 +89,47 @@ pub(super) fn read(source: &mut Source, settings: &DataSettings) -> Result<FromF
             };
             volume.values.par_mapv_inplace(|v| v / scale);
         }
-        for slicing in &slicings {
+        for (slicing, reduction) in slicings.iter().zip(&reductions) {
             for k in 0..slicing.count() {
                 let plane = slicing.extract(&volume, k);
+                let plane = match reduction {
+                    Some(reduction) => reduced(reduction, &plane)?,
+                    None => plane,
+                };
                 let count = plane.len() / channels;
                 let something = (0..count).filter(|&i| magnitude(&plane, i) > SOMETHING).count();
                 if (something as f64) < settings.least_content * count as f64 || something == 0 {
                     result.empty += 1;
                     continue;
                 }
-                let (rows, columns) = slicing.size();
+                let (_, rows, columns) = plane.dim();
                 result.cropped += usize::from(rows > settings.size.0 || columns > settings.size.1);
-                result.planes.push(kept(fitted(plane.view(), settings.size), is_8_bit && !settings.complex));
+                result.planes.push(kept(fitted(plane.view(), settings.size), is_8_bit));
                 if source.geometry().directions().is_some() {
-                    result.pixel_mm.push(slicing.pixel_size(source.geometry()));
+                    let (row, column) = slicing.pixel_size(source.geometry());
+                    let times = settings.reduce as f64;
+                    result.pixel_mm.push((times * row, times * column));
                 }
             }
         }
     }
     Ok(result)
+}
+
+/// What makes planes smaller, where something does.
+fn reduction(channels: usize, (rows, columns): (usize, usize), factor: usize) -> Result<Option<Separable>> {
+    if factor == 1 {
+        return Ok(None);
+    }
+    Ok(Some(super_resolution(&Space::real(&[channels, rows, columns]), factor as f64)?))
+}
+
+fn reduced(reduction: &Separable, plane: &Array3<f32>) -> Result<Array3<f32>> {
+    let (channels, rows, columns) = plane.dim();
+    let x = Array::from_vec(&[1, channels, rows, columns], plane.iter().copied().collect())?;
+    let y = reduction.apply(&x)?;
+    let shape = (y.shape()[1], y.shape()[2], y.shape()[3]);
+    Ok(Array3::from_shape_vec(shape, y.as_f32()?.to_vec()).expect("as many pixels as its shape says"))
 }
 
 /// The wanted planes of a file.
