@@ -15,7 +15,7 @@ use super::settings::{RunSettings, average_decay};
 use super::shown::Shown;
 use super::validation::{Validation, validate};
 use super::watcher::{Event, Watcher};
-use super::{Augmentation, Dataset, Objective};
+use super::{Augmentation, Dataset, Objective, Repeat};
 use crate::network::{Precision, Prior, Settings, State, Trainer, Unet, Update};
 use crate::{Error, Result};
 
@@ -89,7 +89,7 @@ impl Training<'_> {
         if classes < labels || (labels == 0 && classes > 0) {
             return error(format!("the data have {labels} labels, the network {classes}"));
         }
-        let slices = self.data.train().len();
+        let slices = self.data.epoch().len();
         if slices < batch {
             return error(format!("{slices} slices to train on are fewer than a batch of {batch}"));
         }
@@ -103,6 +103,7 @@ impl Training<'_> {
         let key = json!({
             "network": self.network.config(),
             "data": self.data.hash(),
+            "repeat": self.repeated(),
             "objective": format!("{:?}", Described(self.objective)),
             "augmentation": format!("{:?}", self.augmentation),
             "model": self.model.to_json(),
@@ -124,6 +125,14 @@ impl Training<'_> {
             Value::Object(map) => map,
             _ => unreachable!("the macro was given an object"),
         }
+    }
+
+    /// What comes more than once; nothing where nothing does, as checkpoints say that are older than this.
+    fn repeated(&self) -> Option<Vec<String>> {
+        let said =
+            |(Repeat { pattern, times }, slices): &(Repeat, usize)| format!("{pattern}={times}: {slices} slices");
+        let repeated: Vec<String> = self.data.repeated().iter().map(said).collect();
+        (!repeated.is_empty()).then_some(repeated)
     }
 
     /// Trains, from the start or from `resumed`, and keeps checkpoints in `directory`, which must be there. Returns the last state.
