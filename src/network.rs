@@ -36,7 +36,7 @@ pub use cuda::Precision;
 pub use diffusers::{Store, Unet, UnetSettings};
 pub use footprint::Footprint;
 pub use graph::{Conv, Graph, Id, Node, Op, Weights};
-pub use schedule::{Levels, Preconditioning, Prediction, Schedule};
+pub use schedule::{Betas, Levels, Preconditioning, Prediction, Schedule};
 pub use settings::{FILE as SETTINGS_FILE, Settings};
 pub use stages::stages;
 pub use training::{State, Trainer, Update};

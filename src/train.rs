@@ -20,7 +20,7 @@ mod watcher;
 pub use augment::Augmentation;
 pub use batches::{Batch, Batches};
 pub use checkpoint::{Checkpoint, FILE as CHECKPOINT_FILE};
-pub use data::{DataSettings, Dataset, Group};
+pub use data::{DataSettings, Dataset, Group, Repeat};
 pub use objective::{Draw, Law, Level, Loss, Objective, Pairing, Weighting, assignment};
 pub use rate::Rate;
 pub use run::Training;

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "likelihood/together.rs"]
+mod together;
+
 mod support;
 
 use nalgebra::{DMatrix, DVector};

@@ -17,7 +17,7 @@ pub use likelihood::{Likelihood, MethodArg};
 pub use train::{Family, PredictionArg, ScheduleArg, StoreArg, Train};
 pub use tune::{ObjectiveArg, Tune};
 pub use validate::Validate;
-pub use values::{AxisArg, ConventionArg, DeviceArg, NoiseArg, PrecisionArg, QualityArg, Slices};
+pub use values::{AxisArg, Bytes, ConventionArg, DeviceArg, NoiseArg, PrecisionArg, QualityArg, Slices};
 
 const CONVENTIONS: &str = "\
 Conventions:

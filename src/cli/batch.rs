@@ -192,7 +192,8 @@ pub fn nearly_equal(count: usize, most: usize) -> usize {
     count.div_ceil(count.div_ceil(most.max(1)))
 }
 
-fn is_out_of_memory(error: &anyhow::Error) -> bool {
+/// Whether the memory of a GPU did not suffice.
+pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let of_operators = |error: &operators::Error| error.is_out_of_memory();
         cause.downcast_ref().is_some_and(of_operators)

@@ -1,15 +1,19 @@
 //! `recon metrics --likelihood IMAGE...`
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
-use operators::{Device, Noise, Stream};
+use operators::{Array, Device, Noise, Space, Stream};
+use recon::denoiser::Denoiser;
 use recon::generators::Variance;
 use recon::likelihood::{Bound, Estimate, FlowOde, Form, Likelihood, Quantisation, Start, Trace};
+use recon::network::Network;
 use recon::report::table::{number, table};
 use recon::samplers::Run;
 
 use super::args::{Measure, MethodArg, Metrics, NoiseArg};
+use super::batch::{is_out_of_memory, nearly_equal, together};
 use super::device;
 use super::exit::Usage;
 use super::prior::Prior;
@@ -33,6 +37,8 @@ struct Measured {
     clipped: f64,
     /// Slices without any signal, which were left out.
     empty: usize,
+    /// The most slices that were computed together.
+    together: usize,
     warnings: Vec<String>,
 }
 
@@ -42,6 +48,49 @@ struct Judge {
     quantisation: Quantisation,
     prior: Prior,
     device: Device,
+}
+
+/// A slice that is not empty, rounded to levels.
+struct Slice {
+    k: usize,
+    stream: u32,
+    x: Array,
+}
+
+impl Judge {
+    /// Of the slices of a group, which on a GPU is filled up to `size` by repeating one: every size costs a plan of the network.
+    fn estimate(
+        &self,
+        denoiser: &dyn Denoiser,
+        (group, size): (&[Slice], usize),
+        seed: u64,
+        bar: &Bar,
+    ) -> anyhow::Result<Vec<Estimate>> {
+        if interrupted() {
+            return Err(recon::Error::Interrupted.into());
+        }
+        let count = if self.device == Device::Cpu { group.len() } else { size };
+        let filled: Vec<&Slice> = (0..count).map(|i| &group[i.min(group.len() - 1)]).collect();
+        let stream = |slice: &&Slice| Stream { slice: slice.stream, sample: 0, purpose: Stream::SAMPLER };
+        let mut noise = Noise::new(seed, filled.iter().map(stream).collect()).on(&self.device);
+        let images: Vec<Array> = filled.iter().map(|slice| slice.x.clone()).collect();
+        let x = Array::concat(&images)?.to(&self.device)?;
+        let mut part = bar.part(0, group.len(), 1);
+        let mut run = Run { noise: &mut noise, observer: &mut part };
+        let mut found = self.method.estimate(denoiser, &x, Some(self.quantisation), &mut run)?;
+        found.truncate(group.len());
+        Ok(found)
+    }
+}
+
+/// The most slices that are computed together: as asked for, on a GPU what its memory holds. On the processor a batch gains little, and
+/// a slice by itself has the same bits whoever is measured with it.
+fn limit(args: &Metrics, judge: &Judge, space: &Space) -> anyhow::Result<usize> {
+    let options = &args.likelihood;
+    let asked = options.batch.map(NonZeroUsize::get);
+    let asked = if judge.device == Device::Cpu { asked.or(Some(1)) } else { asked };
+    let networks: Vec<&Network> = judge.prior.networks().collect();
+    together(&judge.device, space, (&networks, options.method == MethodArg::Ode), asked)
 }
 
 /// Every slice of every file.
@@ -68,7 +117,7 @@ fn method(args: &Metrics) -> Box<dyn Likelihood> {
     match options.method {
         MethodArg::Ode => {
             let trace = options.probes.0.map_or(Trace::Exact, Trace::Rademacher);
-            Box::new(FlowOde { trace, ..FlowOde::default() })
+            Box::new(FlowOde { trace, together: true, ..FlowOde::default() })
         }
         MethodArg::Bound => Box::new(bound(Form::Steps(Variance::Small))),
         MethodArg::Continuous => Box::new(bound(Form::Continuous)),
@@ -100,6 +149,7 @@ fn measure(path: &Path, args: &Metrics, judge: &Judge) -> anyhow::Result<Measure
         rows: Vec::new(),
         clipped: 0.0,
         empty: 0,
+        together: limit(args, judge, target.operator.domain())?,
         warnings: Vec::new(),
     };
     let (volumes, total) = (target.source.shape().t, target.slices.len() * target.source.shape().t);
@@ -109,10 +159,8 @@ fn measure(path: &Path, args: &Metrics, judge: &Judge) -> anyhow::Result<Measure
         measured.warnings.extend(odd);
         let scale = target.scale(&volume)?;
         measured.scales.push(scale);
+        let mut slices = Vec::new();
         for k in target.slices.clone() {
-            if interrupted() {
-                return Err(recon::Error::Interrupted.into());
-            }
             let plane = target.slicing.extract(&volume, k);
             if plane.iter().all(|&v| v == 0.0) {
                 measured.empty += 1;
@@ -120,15 +168,27 @@ fn measure(path: &Path, args: &Metrics, judge: &Judge) -> anyhow::Result<Measure
                 continue;
             }
             let (x, clipped) = judge.quantisation.round(&target.image(plane.view(), scale)?)?;
-            let stream = Stream { slice: target.stream(t, k), sample: 0, purpose: Stream::SAMPLER };
-            let mut noise = Noise::new(args.likelihood.seed, vec![stream]).on(&judge.device);
-            let mut part = bar.part(0, 1, 1);
-            let mut run = Run { noise: &mut noise, observer: &mut part };
-            let x = x.to(&judge.device)?;
-            let found = judge.method.estimate(denoiser.as_ref(), &x, Some(judge.quantisation), &mut run)?;
-            measured.rows.extend(found.into_iter().map(|found| Row { volume: t, slice: k, found }));
+            slices.push(Slice { k, stream: target.stream(t, k), x });
             measured.clipped += clipped;
-            bar.finish_slices(1, total);
+        }
+        let mut rest = &slices[..];
+        while !rest.is_empty() {
+            let size = nearly_equal(slices.len(), measured.together);
+            let group = &rest[..size.min(rest.len())];
+            match judge.estimate(denoiser.as_ref(), (group, size), args.likelihood.seed, &bar) {
+                Ok(found) => {
+                    let rows = group.iter().zip(found);
+                    measured.rows.extend(rows.map(|(slice, found)| Row { volume: t, slice: slice.k, found }));
+                    bar.finish_slices(group.len(), total);
+                    rest = &rest[group.len()..];
+                }
+                Err(error) if size > 1 && is_out_of_memory(&error) => {
+                    measured.together = size / 2;
+                    judge.prior.networks().for_each(Network::release);
+                    bar.beside(|| super::note(&format!("{error:#}: going on with {} slices together", size / 2)));
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     bar.clear();
@@ -186,6 +246,9 @@ fn describe(args: &Metrics, judge: &Judge, files: &[Measured]) -> String {
             scales.join(" and of "),
             100.0 * file.clipped
         );
+        if file.together > 1 && args.likelihood.method == MethodArg::Ode {
+            let _ = writeln!(text, "up to {} slices were solved together, by the same steps", file.together);
+        }
         if file.empty > 0 {
             let _ = writeln!(text, "{} empty slices were left out", file.empty);
         }
@@ -227,6 +290,7 @@ fn record(args: &Metrics, judge: &Judge, files: &[Measured]) -> serde_json::Valu
             "scales": file.scales,
             "clipped": file.clipped,
             "empty_slices": file.empty,
+            "slices_together": file.together,
             "warnings": file.warnings,
             "slices": file.rows.iter().map(rows).collect::<Vec<_>>(),
             "bits_per_dimension": mean,

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use operators::Device;
 use recon::Error;
 use recon::network::{Precision, Store, Unet};
-use recon::train::{CHECKPOINT_FILE, Checkpoint, Dataset, Objective, Training};
+use recon::train::{CHECKPOINT_FILE, Checkpoint, Dataset, Objective, Repeat, Training};
 
 use super::args::{StoreArg, Train};
 use super::device;
@@ -16,6 +16,7 @@ use super::progress::{Bar, interrupted};
 
 mod card;
 mod journal;
+mod memory;
 mod settings;
 mod trial;
 
@@ -180,15 +181,16 @@ fn describe(plan: &Plan<'_>) -> Vec<String> {
         ));
     }
     lines.extend(data.notes().iter().map(|note| format!("note: {note}")));
+    lines.extend(repeated(data));
     if !data.labels().is_empty() {
         lines.push(format!("labels: {}", data.labels().join(", ")));
     }
     let [channels, rows, columns] = data.shape();
     lines.push(format!(
-        "{} slices to train on, {} for validation, {channels} x {rows} x {columns}, {:.0} MB in memory",
+        "{} slices to train on, {} for validation, {channels} x {rows} x {columns}, {}",
         data.train().len(),
         data.validation().len(),
-        data.bytes() as f64 / 1e6
+        whereabouts(data)
     ));
     let from = args.network.from.as_deref().map_or("new".into(), |from: &Path| format!("from {}", from.display()));
     lines.push(format!(
@@ -199,6 +201,27 @@ fn describe(plan: &Plan<'_>) -> Vec<String> {
         plan.device
     ));
     lines
+}
+
+/// What counts more than the rest, a line each, and what this makes of an epoch.
+fn repeated(data: &Dataset) -> Vec<String> {
+    let line = |(Repeat { pattern, times }, slices): &(Repeat, usize)| {
+        format!("repeated: {pattern}, {slices} slices to train on, {times} times in every epoch")
+    };
+    let mut lines: Vec<String> = data.repeated().iter().map(line).collect();
+    if !lines.is_empty() {
+        lines.push(format!("an epoch has {} images of {} slices", data.epoch().len(), data.train().len()));
+    }
+    lines
+}
+
+/// How much data are where.
+fn whereabouts(data: &Dataset) -> String {
+    let (memory, file) = (data.bytes() as f64 / 1e6, data.file_bytes() as f64 / 1e6);
+    match data.file_bytes() {
+        0 => format!("{memory:.0} MB in memory"),
+        _ => format!("{memory:.0} MB in memory and {file:.0} MB in a temporary file"),
+    }
 }
 
 fn counted(people: usize) -> String {

@@ -3,6 +3,8 @@
 //! Ho, Jain, Abbeel, "Denoising diffusion probabilistic models" (NeurIPS 2020), equation 5; Nichol and Dhariwal, "Improved denoising
 //! diffusion probabilistic models" (ICML 2021); Kingma, Salimans, Poole, Ho, "Variational diffusion models" (NeurIPS 2021), equation 15.
 
+use std::ops::Range;
+
 use operators::{Array, Space};
 
 use super::gaussian_decoder::negative_log;
@@ -62,59 +64,81 @@ struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// `x + sigma z` of one image, `[1, space...]`.
-    fn noisy(&self, item: usize, z: &Array, sigma: f64) -> Result<Array> {
-        Ok(self.x.items(item, item + 1)?.combine(1.0, &z.items(item, item + 1)?, sigma)?)
+    /// `x + sigma z` of some images.
+    fn noisy(&self, items: &Range<usize>, z: &Array, sigma: f64) -> Result<Array> {
+        let some = |of: &Array| of.items(items.start, items.end);
+        Ok(some(self.x)?.combine(1.0, &some(z)?, sigma)?)
     }
 
-    /// `L_t` of one image, without noise beyond `z`; and the denoised image.
+    /// `L_t` of some images at one level, without noise beyond `z`; and the denoised images.
     fn step(
         &self,
-        item: usize,
+        items: &Range<usize>,
         z: &Array,
         (sigma, next): (f64, f64),
         variance: Option<Variance>,
-    ) -> Result<(f64, Array)> {
-        let x = self.noisy(item, z, sigma)?;
+    ) -> Result<(Vec<f64>, Array)> {
+        let x = self.noisy(items, z, sigma)?;
         let (x0, learned) = match variance {
             Some(Variance::Learned) => self.prior.denoise_with_variance(&x, sigma, next)?,
             _ => (self.prior.denoise(&x, sigma)?, None),
         };
-        let values = degrees_of_freedom(&x0)?;
-        let squares = self.values[item].iter().zip(&values).map(|(x, x0)| (x - x0).powi(2));
-        let Some(variance) = variance else {
-            return Ok((squares.sum::<f64>() / (sigma * sigma), x0));
-        };
+        let learned = learned.as_ref().map(degrees_of_freedom).transpose()?;
         let (from, to) = (sigma * sigma, next * next);
         let moved = 1.0 - to / from;
         let of_data = to * moved;
         let divergence = |square: f64, of_step: f64| {
             0.5 * ((of_step / of_data).ln() + (of_data + moved * moved * square) / of_step - 1.0)
         };
-        let nats = match (variance, learned) {
-            (Variance::Learned, Some(learned)) => {
-                let of_step = degrees_of_freedom(&learned)?;
-                squares.zip(of_step).map(|(square, of_step)| divergence(square, of_step)).sum()
-            }
-            (Variance::Learned, None) => {
-                let reason = "bound: variance=learned, but the prior did not learn it; expected small or large";
-                return Err(Error::Mismatch(reason.into()));
-            }
-            (Variance::Small, _) => squares.map(|square| divergence(square, of_data)).sum(),
-            (Variance::Large, _) => {
-                let of_step = (from - to) * (1.0 + 4.0 * to) / (1.0 + 4.0 * from);
-                squares.map(|square| divergence(square, of_step)).sum()
-            }
+        let of_one = |place: usize, item: usize, x0: &[f64]| -> Result<f64> {
+            let squares = self.values[item].iter().zip(x0).map(|(x, x0)| (x - x0).powi(2));
+            Ok(match (variance, &learned) {
+                (None, _) => squares.sum::<f64>() / (sigma * sigma),
+                (Some(Variance::Learned), Some(learned)) => {
+                    let of_step = &learned[place * x0.len()..][..x0.len()];
+                    squares.zip(of_step).map(|(square, of_step)| divergence(square, *of_step)).sum()
+                }
+                (Some(Variance::Learned), None) => {
+                    let reason = "bound: variance=learned, but the prior did not learn it; expected small or large";
+                    return Err(Error::Mismatch(reason.into()));
+                }
+                (Some(Variance::Small), _) => squares.map(|square| divergence(square, of_data)).sum(),
+                (Some(Variance::Large), _) => {
+                    let of_step = (from - to) * (1.0 + 4.0 * to) / (1.0 + 4.0 * from);
+                    squares.map(|square| divergence(square, of_step)).sum()
+                }
+            })
         };
-        Ok((nats, x0))
+        Ok((self.each(items, &x0, of_one)?, x0))
     }
 
-    /// `L_0` of one image; and the denoised image.
-    fn last(&self, item: usize, z: &Array, sigma: f64, quantisation: Option<Quantisation>) -> Result<(f64, Array)> {
-        let x0 = self.prior.denoise(&self.noisy(item, z, sigma)?, sigma)?;
+    /// `L_0` of some images; and the denoised images.
+    fn last(
+        &self,
+        items: &Range<usize>,
+        z: &Array,
+        sigma: f64,
+        quantisation: Option<Quantisation>,
+    ) -> Result<(Vec<f64>, Array)> {
+        let x0 = self.prior.denoise(&self.noisy(items, z, sigma)?, sigma)?;
         let variance = sigma * sigma / (1.0 + 4.0 * sigma * sigma);
-        let pairs = self.values[item].iter().zip(degrees_of_freedom(&x0)?);
-        Ok((pairs.map(|(x, mean)| negative_log(*x, mean, variance, quantisation)).sum(), x0))
+        let of_one = |_: usize, item: usize, x0: &[f64]| {
+            let pairs = self.values[item].iter().zip(x0);
+            Ok(pairs.map(|(x, mean)| negative_log(*x, *mean, variance, quantisation)).sum())
+        };
+        Ok((self.each(items, &x0, of_one)?, x0))
+    }
+
+    /// What a function makes of each image: of its place among `items`, its number and its denoised values.
+    fn each(
+        &self,
+        items: &Range<usize>,
+        x0: &Array,
+        of_one: impl Fn(usize, usize, &[f64]) -> Result<f64>,
+    ) -> Result<Vec<f64>> {
+        let values = degrees_of_freedom(x0)?;
+        let images = values.chunks(self.prior.space().real_dimensions().max(1));
+        items.clone().zip(images).enumerate().map(|(place, (item, x0))| of_one(place, item, x0)).collect()
     }
 }
 
@@ -216,30 +240,33 @@ impl Likelihood for Bound {
         for number in 0..middle + last {
             let u = degrees_of_freedom(&run.noise.uniform(&Space::real(&[1]))?)?;
             let z = run.noise.normal(space)?;
-            let mut seen = None;
-            for (item, tally) in tallies.iter_mut().enumerate() {
-                let is_last = number >= middle;
-                let (sigma, next, weight) = match (is_last, self.terms) {
-                    (true, _) => (levels[levels.len() - 1], 0.0, 1.0),
-                    (false, None) => (levels[number], levels[number + 1], 1.0),
-                    (false, Some(count)) => {
-                        let strata = (count / 2) as f64;
-                        let (sigma, next, weight) = self.place(((number / 2) as f64 + u[item]) / strata, &levels);
-                        (sigma, next, weight / strata)
-                    }
-                };
-                let (nats, x0) = match is_last {
-                    true => terms.last(item, &z, sigma, quantisation)?,
-                    false => terms.step(item, &z, (sigma, next), variance)?,
-                };
-                match self.terms {
-                    Some(_) => tally.pair(nats, weight),
-                    None => tally.single(nats),
+            let is_last = number >= middle;
+            let level = |item: usize| match (is_last, self.terms) {
+                (true, _) => (levels[levels.len() - 1], 0.0, 1.0),
+                (false, None) => (levels[number], levels[number + 1], 1.0),
+                (false, Some(count)) => {
+                    let strata = (count / 2) as f64;
+                    let (sigma, next, weight) = self.place(((number / 2) as f64 + u[item]) / strata, &levels);
+                    (sigma, next, weight / strata)
                 }
-                seen = Some((sigma, x0));
-            }
-            if let Some((sigma, x0)) = seen {
-                run.report(&Progress { step: number + 1, steps: middle + last, sigma, x0: &x0 })?;
+            };
+            // The network takes one level for a batch: terms that are drawn, each image its own, are computed one by one.
+            let is_shared = is_last || self.terms.is_none();
+            let together = if is_shared { batch } else { 1 };
+            for start in (0..batch).step_by(together.max(1)) {
+                let (items, (sigma, next, weight)) = (start..start + together, level(start));
+                let (nats, x0) = match is_last {
+                    true => terms.last(&items, &z, sigma, quantisation)?,
+                    false => terms.step(&items, &z, (sigma, next), variance)?,
+                };
+                for (tally, nats) in tallies[items.clone()].iter_mut().zip(nats) {
+                    match self.terms {
+                        Some(_) => tally.pair(nats, weight),
+                        None => tally.single(nats),
+                    }
+                }
+                let (step, steps) = (number * batch + items.end, (middle + last) * batch);
+                run.report(&Progress { step, steps, sigma, x0: &x0 })?;
             }
         }
         let estimate = |tally: &Tally| Estimate {

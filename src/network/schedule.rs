@@ -1,8 +1,11 @@
 //! The noise levels a network was trained on, what it is given and what it predicts.
 
+mod betas;
 mod diffusers;
 mod edm;
 
+pub use betas::Betas;
+pub(super) use betas::cosine_betas;
 pub use edm::Continuous;
 
 /// What the output `F` of a network means, for `x = x0 + s epsilon` in the network's own intensities.
@@ -68,37 +71,25 @@ pub struct Schedule {
     pub prediction: Prediction,
 }
 
-/// `beta_t = 1 - abar((t + 1) / T) / abar(t / T)`, at most 0.999, `abar(u) = cos^2((u + 0.008) / 1.008 pi / 2)` (Nichol and
-/// Dhariwal, "Improved denoising diffusion probabilistic models", 2021).
-pub(super) fn cosine_betas(steps: usize) -> Vec<f64> {
-    let abar = |u: f64| ((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-    let at = |i: usize| i as f64 / steps as f64;
-    (0..steps).map(|i| (1.0 - abar(at(i + 1)) / abar(at(i))).min(0.999)).collect()
-}
-
-pub(super) fn linear_betas(steps: usize, start: f64, end: f64) -> Vec<f64> {
-    (0..steps).map(|i| start + (end - start) * i as f64 / (steps - 1) as f64).collect()
-}
-
 impl Schedule {
     /// From `beta_t`, `t = 0, 1, ...`: `abar_t = prod (1 - beta)`.
     pub fn from_betas(betas: &[f64], prediction: Prediction) -> Self {
-        let mut abar = 1.0;
-        let sigma = |beta: &f64| {
-            abar *= 1.0 - beta;
-            0.5 * ((1.0 - abar) / abar).ln()
-        };
-        Self { levels: Levels::Steps { log_sigmas: betas.iter().map(sigma).collect(), stride: 1.0 }, prediction }
+        Self { levels: Levels::Steps { log_sigmas: betas::log_sigmas(betas), stride: 1.0 }, prediction }
     }
 
     /// Timesteps whose betas rise from `start` to `end` in a straight line (Ho et al. 2020: 1000, 1e-4 and 0.02).
     pub fn linear(steps: usize, (start, end): (f64, f64), prediction: Prediction) -> Self {
-        Self::from_betas(&linear_betas(steps, start, end), prediction)
+        Self::of_betas(Betas::Linear(start, end), steps, prediction)
     }
 
     /// Timesteps of the cosine schedule (Nichol and Dhariwal 2021).
     pub fn cosine(steps: usize, prediction: Prediction) -> Self {
-        Self::from_betas(&cosine_betas(steps), prediction)
+        Self::of_betas(Betas::SquaredCosine, steps, prediction)
+    }
+
+    /// Timesteps of another law of betas.
+    pub fn of_betas(betas: Betas, steps: usize, prediction: Prediction) -> Self {
+        Self::from_betas(&betas.values(steps), prediction)
     }
 
     /// EDM's preconditioning for images of standard deviation `sigma_data`, for levels between the two (Karras et al. 2022).
@@ -169,6 +160,14 @@ impl Schedule {
             Prediction::Velocity => (1.0 / (1.0 + s), -s / (1.0 + s), 1.0 / (1.0 + s)),
         };
         Preconditioning { skip, output, input, noise }
+    }
+
+    #[cfg(test)]
+    fn levels_of_steps(&self) -> &[f64] {
+        match &self.levels {
+            Levels::Steps { log_sigmas, .. } => log_sigmas,
+            Levels::Continuous(_) | Levels::Flow { .. } => &[],
+        }
     }
 
     #[cfg(test)]

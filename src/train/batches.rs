@@ -25,7 +25,7 @@ pub struct Batch {
     pub slices: Vec<usize>,
 }
 
-/// The images of all steps: epoch after epoch, each slice once per epoch, in an order of its own.
+/// The images of all steps: epoch after epoch, each slice once per epoch or as often as it is repeated, in an order of its own.
 #[derive(Debug)]
 pub struct Batches<'a> {
     data: &'a Dataset,
@@ -45,20 +45,20 @@ impl<'a> Batches<'a> {
     /// The batch of step `step`, from 1.
     ///
     /// # Errors
-    /// Those of the augmentation.
+    /// Those of [`Dataset::image`] and of the augmentation.
     pub fn at(&self, step: u64) -> Result<Batch> {
-        let count = self.data.train().len() as u64;
+        let count = self.data.epoch().len() as u64;
         let first = (step - 1) * self.size as u64;
         let mut slices = Vec::with_capacity(self.size);
         for position in first..first + self.size as u64 {
             let order = self.order(position / count)?;
-            slices.push(self.data.train()[order[(position % count) as usize]]);
+            slices.push(self.data.epoch()[order[(position % count) as usize]]);
         }
         let shape = self.data.shape();
         let len: usize = shape.iter().product();
         let mut values = vec![0f32; self.size * len];
         values.par_chunks_mut(len).zip(&slices).enumerate().try_for_each(|(place, (image, &slice))| {
-            self.data.image(slice, image);
+            self.data.image(slice, image)?;
             self.augmentation.apply(image, shape, (self.seed, step, place))
         })?;
         let images = Array::from_vec(&[self.size, shape[0], shape[1], shape[2]], values)?;
@@ -66,14 +66,14 @@ impl<'a> Batches<'a> {
         Ok(Batch { step, images, labels, slices })
     }
 
-    /// The order of an epoch: by a random number of each slice.
+    /// The order of an epoch: by a random number of each of its places.
     fn order(&self, epoch: u64) -> Result<Arc<Vec<usize>>> {
         let mut kept = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, order)) = kept.as_ref().filter(|(of, _)| *of == epoch) {
             return Ok(order.clone());
         }
         let stream = Stream { slice: epoch as u32, sample: 0, purpose: ORDER };
-        let count = self.data.train().len();
+        let count = self.data.epoch().len();
         let keys = Noise::new(self.seed, vec![stream]).uniform(&Space::real(&[count]))?;
         let keys = keys.as_f32()?;
         let mut order: Vec<usize> = (0..count).collect();

@@ -2,12 +2,14 @@
 //!
 //! Every volume is divided by the 99.5th percentile of its magnitude, the scale that a reconstruction estimates too; pictures are
 //! taken as they are, 0 to 1. NIfTI planes are turned as [`crate::io::Slicing`] says. Slices stay in memory, a byte per pixel where
-//! the file has no more and two (half precision) otherwise.
+//! the file has no more and two (half precision) otherwise; those beyond [`DataSettings::memory`] in a temporary file.
 
 mod files;
 mod people;
 mod settings;
 mod slices;
+mod store;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -19,10 +21,13 @@ use crate::io::Source;
 use crate::{Error, Result};
 
 use files::Found;
-pub use settings::DataSettings;
+pub use settings::{DataSettings, Repeat};
 
 use people::{Origin, Table};
-use slices::{FromFile, Pixels};
+use slices::FromFile;
+use store::{Place, Store};
+pub use summary::Group;
+use summary::{groups, hash, median, notes};
 
 /// Files read between two reports.
 const READ_TOGETHER: usize = 64;
@@ -30,28 +35,18 @@ const READ_TOGETHER: usize = 64;
 /// One image of the training.
 #[derive(Clone, Debug)]
 struct Slice {
-    pixels: Pixels,
+    place: Place,
     label: Option<usize>,
-}
-
-/// The slices of one source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Group {
-    /// The source of the table, or the folder.
-    pub name: String,
-    /// How many slices are trained on, and kept for validation.
-    pub slices: (usize, usize),
-    /// How many people, likewise.
-    pub people: (usize, usize),
-    /// The licences that the table names.
-    pub licences: BTreeSet<String>,
 }
 
 /// The data of a training, read.
 #[derive(Debug)]
 pub struct Dataset {
+    store: Store,
     slices: Vec<Slice>,
     train: Vec<usize>,
+    epoch: Vec<usize>,
+    repeated: Vec<(Repeat, usize)>,
     validation: Vec<usize>,
     size: (usize, usize),
     channels: usize,
@@ -67,6 +62,10 @@ struct Part {
     origin: Origin,
     from: FromFile,
     name: String,
+    /// The last of the patterns that fits, of those that are repeated.
+    repeat: Option<usize>,
+    /// SHA-256 of name, person, label and pixels.
+    digest: [u8; 32],
 }
 
 impl Dataset {
@@ -74,7 +73,8 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Input`] naming the file that cannot be read or does not fit, the table that lacks a line or a column, or the first
-    /// path if nothing is left, or fewer than two people where some are to be kept for validation; [`Error::Interrupted`].
+    /// path if nothing is left, or fewer than two people where some are to be kept for validation; [`Error::Output`] naming the folder
+    /// that does not take what memory does not hold; [`Error::Interrupted`].
     pub fn read(settings: &DataSettings, watch: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<Self> {
         let failed =
             |reason: String| Error::Input { path: settings.paths.first().cloned().unwrap_or_default(), reason };
@@ -83,28 +83,40 @@ impl Dataset {
             return Err(Error::Mismatch("labels are a column of a table of the files, and there is no table".into()));
         }
         let found = files::find(&settings.paths, &settings.exclude)?;
+        if let Some(Repeat { pattern, .. }) = settings.repeat.iter().find(|repeat| repeat.times == 0) {
+            return Err(Error::Mismatch(format!("images of {pattern} 0 times in an epoch: expected at least once")));
+        }
+        let store = Store::new(settings.memory, &settings.overflow);
         let mut parts = Vec::with_capacity(found.len());
-        for files in found.chunks(READ_TOGETHER) {
-            if watch(parts.len(), found.len()).is_break() {
+        for (number, files) in found.chunks(READ_TOGETHER).enumerate() {
+            if watch(number * READ_TOGETHER, found.len()).is_break() {
                 return Err(Error::Interrupted);
             }
-            let read: Vec<Result<Part>> = files.par_iter().map(|file| part(file, table.as_ref(), settings)).collect();
+            let read: Vec<Result<Option<Part>>> =
+                files.par_iter().map(|file| part(file, table.as_ref(), settings, &store)).collect();
             for part in read {
-                parts.push(part?);
+                parts.extend(part?);
             }
         }
-        let _ = watch(parts.len(), found.len());
-        let excluded = |part: &Part| settings.exclude.iter().any(|glob| files::matches(glob, &part.origin.subject));
-        parts.retain(|part| !excluded(part));
+        let _ = watch(found.len(), found.len());
         let empty: usize = parts.iter().map(|part| part.from.empty).sum();
         if parts.iter().all(|part| part.from.planes.is_empty()) {
             let files = parts.len();
             return Err(failed(format!("no slices are left of {files} files; {empty} are empty")));
         }
-        Self::assemble(settings, parts)
+        for Repeat { pattern, .. } in &settings.repeat {
+            let of_file = found.iter().any(|file| files::fits(pattern, file));
+            if !of_file && !parts.iter().any(|part| files::matches(pattern, &part.origin.subject)) {
+                let files = found.len();
+                return Err(failed(format!(
+                    "images of {pattern} are to be repeated; none of {files} files or people fits"
+                )));
+            }
+        }
+        Self::assemble(settings, parts, store)
     }
 
-    fn assemble(settings: &DataSettings, parts: Vec<Part>) -> Result<Self> {
+    fn assemble(settings: &DataSettings, parts: Vec<Part>, store: Store) -> Result<Self> {
         let failed =
             |reason: String| Error::Input { path: settings.paths.first().cloned().unwrap_or_default(), reason };
         let with_slices: Vec<&Part> = parts.iter().filter(|part| !part.from.planes.is_empty()).collect();
@@ -128,15 +140,27 @@ impl Dataset {
             .iter()
             .flat_map(|p| std::iter::repeat_n(held[p.origin.person.as_str()], p.from.planes.len()))
             .collect();
-        let mut slices = Vec::with_capacity(sides.len());
+        let (mut slices, mut epoch) = (Vec::with_capacity(sides.len()), Vec::new());
+        let mut repeated: Vec<(Repeat, usize)> = settings.repeat.iter().map(|repeat| (repeat.clone(), 0)).collect();
         for part in parts {
+            let mut times = 1;
+            let own = slices.len()..slices.len() + part.from.planes.len();
+            let trained = own.filter(|&slice| !sides[slice]);
+            if let Some((repeat, count)) = part.repeat.and_then(|which| repeated.get_mut(which)) {
+                times = repeat.times;
+                *count += trained.clone().count();
+            }
+            epoch.extend(trained.flat_map(|slice| std::iter::repeat_n(slice, times)));
             let label = part.origin.label.and_then(|label| labels.binary_search(&label).ok());
-            slices.extend(part.from.planes.into_iter().map(|pixels| Slice { pixels, label }));
+            slices.extend(part.from.planes.into_iter().map(|place| Slice { place, label }));
         }
         let of_side = |side: bool| (0..sides.len()).filter(|&i| sides[i] == side).collect();
         Ok(Self {
             train: of_side(false),
+            epoch,
+            repeated,
             validation: of_side(true),
+            store,
             slices,
             size: settings.size,
             channels: if settings.complex { 2 } else { 1 },
@@ -153,6 +177,16 @@ impl Dataset {
         &self.train
     }
 
+    /// The slices of one epoch of the training: those of [`Dataset::train`], each as often as it comes.
+    pub fn epoch(&self) -> &[usize] {
+        &self.epoch
+    }
+
+    /// What comes more than once, each with the number of slices to train on that it concerns.
+    pub fn repeated(&self) -> &[(Repeat, usize)] {
+        &self.repeated
+    }
+
     /// The slices of the people who are kept for validation.
     pub fn validation(&self) -> &[usize] {
         &self.validation
@@ -165,11 +199,14 @@ impl Dataset {
 
     /// Slice `index` in data units, `[channels, rows, columns]`.
     ///
+    /// # Errors
+    /// [`Error::Input`] naming the folder whose temporary file cannot be read, or is shorter than it was.
+    ///
     /// # Panics
     /// If there is no such slice or `out` has another length.
-    pub fn image(&self, index: usize, out: &mut [f32]) {
+    pub fn image(&self, index: usize, out: &mut [f32]) -> Result<()> {
         assert_eq!(out.len(), self.shape().iter().product::<usize>(), "room for one image");
-        self.slices[index].pixels.read(out);
+        self.store.read(&self.slices[index].place, out)
     }
 
     /// The label of slice `index`, a number of [`Dataset::labels`].
@@ -199,7 +236,16 @@ impl Dataset {
 
     /// Bytes of the slices in memory.
     pub fn bytes(&self) -> usize {
-        self.slices.iter().map(|slice| slice.pixels.len_bytes()).sum()
+        let in_memory = |slice: &Slice| match &slice.place {
+            Place::Memory(pixels) => pixels.len_bytes(),
+            Place::File { .. } => 0,
+        };
+        self.slices.iter().map(in_memory).sum()
+    }
+
+    /// Bytes of the slices in the temporary file.
+    pub fn file_bytes(&self) -> u64 {
+        self.store.file_bytes()
     }
 
     /// SHA-256 of names, people and pixels: data with the same hash give the same training.
@@ -208,79 +254,24 @@ impl Dataset {
     }
 }
 
-fn part(file: &Found, table: Option<&Table>, settings: &DataSettings) -> Result<Part> {
+/// What a file gives; `None` if its person is excluded.
+fn part(file: &Found, table: Option<&Table>, settings: &DataSettings, store: &Store) -> Result<Option<Part>> {
     let mut source = Source::open(&file.path)?;
     let origin = match table {
         Some(table) => table.origin(file, settings.label_column.as_deref())?,
         None => people::from_path(file, slices::is_single(&source)),
     };
-    let from = slices::read(&mut source, settings)?;
-    Ok(Part { origin, from, name: file.name.clone() })
-}
-
-fn groups(parts: &[&Part], held: &BTreeMap<&str, bool>) -> Vec<Group> {
-    let mut groups: BTreeMap<&str, Group> = BTreeMap::new();
-    let mut people: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for Part { origin, from, .. } in parts {
-        let group = groups.entry(&origin.group).or_default();
-        group.name.clone_from(&origin.group);
-        group.licences.extend(origin.licence.clone());
-        let is_new = usize::from(people.insert((&origin.group, &origin.person)));
-        let (slices, people) = match held[origin.person.as_str()] {
-            false => (&mut group.slices.0, &mut group.people.0),
-            true => (&mut group.slices.1, &mut group.people.1),
-        };
-        *slices += from.planes.len();
-        *people += is_new;
+    if settings.exclude.iter().any(|glob| files::matches(glob, &origin.subject)) {
+        return Ok(None);
     }
-    groups.into_values().collect()
-}
-
-fn hash(parts: &[&Part]) -> String {
-    let digests: Vec<[u8; 32]> = parts
-        .par_iter()
-        .map(|part| {
-            let mut hash = Sha256::new();
-            for text in [&part.name, &part.origin.person, part.origin.label.as_ref().unwrap_or(&part.name)] {
-                hash.update((text.len() as u64).to_le_bytes());
-                hash.update(text.as_bytes());
-            }
-            part.from.planes.iter().for_each(|plane| hash.update(plane.bytes()));
-            hash.finalize().into()
-        })
-        .collect();
+    let is_repeated =
+        |repeat: &Repeat| files::fits(&repeat.pattern, file) || files::matches(&repeat.pattern, &origin.subject);
+    let repeat = settings.repeat.iter().rposition(is_repeated);
     let mut hash = Sha256::new();
-    digests.iter().for_each(|digest| hash.update(digest));
-    format!("{:x}", hash.finalize())
-}
-
-fn notes(parts: &[Part], (rows, columns): (usize, usize)) -> Vec<String> {
-    let empty: usize = parts.iter().map(|part| part.from.empty).sum();
-    let cropped: usize = parts.iter().map(|part| part.from.cropped).sum();
-    let mut notes = Vec::new();
-    if empty > 0 {
-        notes.push(format!("{empty} empty slices were dropped"));
+    for text in [&file.name, &origin.person, origin.label.as_ref().unwrap_or(&file.name)] {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
     }
-    if cropped > 0 {
-        notes.push(format!(
-            "{cropped} slices are larger than {rows} x {columns}: the part around their centre of mass is used"
-        ));
-    }
-    // The same words for many files are said once.
-    let mut said: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-    for part in parts {
-        for note in &part.from.notes {
-            said.entry(note).or_insert((0, &part.name)).0 += 1;
-        }
-    }
-    notes.extend(said.into_iter().map(|(note, (count, name))| match count {
-        1 => format!("{name}: {note}"),
-        _ => format!("{name} and {} more: {note}", count - 1),
-    }));
-    notes
-}
-
-fn median(mut sizes: Vec<(f64, f64)>) -> Option<(f64, f64)> {
-    sizes.sort_by(|a, b| (a.0 * a.1).total_cmp(&(b.0 * b.1)));
-    sizes.get(sizes.len() / 2).copied()
+    let from = slices::read(&mut source, settings, store, &mut |bytes| hash.update(bytes))?;
+    Ok(Some(Part { origin, from, name: file.name.clone(), repeat, digest: hash.finalize().into() }))
 }

@@ -1,11 +1,12 @@
 //! The loop around the gradient.
 
+mod key;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 use operators::{Array, Device, Noise, Space, Stream};
-use serde_json::{Map, Value, json};
 
 use super::batches::{Batch, Batches};
 use super::checkpoint::Checkpoint;
@@ -89,41 +90,11 @@ impl Training<'_> {
         if classes < labels || (labels == 0 && classes > 0) {
             return error(format!("the data have {labels} labels, the network {classes}"));
         }
-        let slices = self.data.train().len();
+        let slices = self.data.epoch().len();
         if slices < batch {
             return error(format!("{slices} slices to train on are fewer than a batch of {batch}"));
         }
         Ok(())
-    }
-
-    /// By name, everything that the result depends on, for a checkpoint.
-    pub fn key(&self) -> Map<String, Value> {
-        let RunSettings { steps, batch, micro_batch, rate, betas, epsilon, weight_decay, clip, .. } = &self.settings;
-        let RunSettings { average_decay, seed, .. } = &self.settings;
-        let key = json!({
-            "network": self.network.config(),
-            "data": self.data.hash(),
-            "objective": format!("{:?}", Described(self.objective)),
-            "augmentation": format!("{:?}", self.augmentation),
-            "model": self.model.to_json(),
-            "steps": steps,
-            "batch": batch,
-            "micro-batch": micro_batch,
-            "learning rate": rate.peak,
-            "warm-up": rate.warm_up,
-            "last learning rate": rate.end,
-            "betas": [betas.0, betas.1],
-            "epsilon": epsilon,
-            "weight decay": weight_decay,
-            "clip": clip,
-            "average decay": average_decay,
-            "seed": seed,
-            "precision": if self.device.gpu().is_some() { json!(format!("{:?}", self.precision)) } else { json!("F32") },
-        });
-        match key {
-            Value::Object(map) => map,
-            _ => unreachable!("the macro was given an object"),
-        }
     }
 
     /// Trains, from the start or from `resumed`, and keeps checkpoints in `directory`, which must be there. Returns the last state.
@@ -312,20 +283,5 @@ impl Training<'_> {
         checkpoint.write(directory)?;
         let _ = watcher.see(&Event::Kept { step, state: &checkpoint.state })?;
         Ok(())
-    }
-}
-
-/// An objective without the thousand levels of its schedule, which follow from the rest.
-struct Described<'a>(&'a Objective);
-
-impl std::fmt::Debug for Described<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Objective { schedule, law, weighting, pairing, learned_variance } = self.0;
-        let (low, high) = schedule.sigma_range();
-        write!(
-            f,
-            "{:?}, sigma {low:e} to {high:e}, {law:?}, {weighting:?}, {pairing:?}, learned variance {learned_variance}",
-            schedule.prediction
-        )
     }
 }

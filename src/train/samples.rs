@@ -69,7 +69,7 @@ fn conditions(training: &Training<'_>, places: &[usize], noise: &mut Noise) -> R
     let len: usize = shape.iter().product();
     let mut values = vec![0f32; places.len() * len];
     for (image, place) in values.chunks_exact_mut(len).zip(places) {
-        data.image(slices[place * slices.len() / training.settings.samples], image);
+        data.image(slices[place * slices.len() / training.settings.samples], image)?;
     }
     let images = Array::from_vec(&[places.len(), shape[0], shape[1], shape[2]], values)?;
     shown.in_data_units(&images, noise).map(Some)

@@ -66,7 +66,7 @@ fn quarters(
         let mut values = vec![0f32; together * len];
         let filled: Vec<usize> = (0..together).map(|i| slices[i % slices.len()]).collect();
         for (image, &slice) in values.chunks_exact_mut(len).zip(&filled) {
-            training.data.image(slice, image);
+            training.data.image(slice, image)?;
         }
         let images = Array::from_vec(&[together, shape[0], shape[1], shape[2]], values)?;
         let values = images.as_f32()?.iter().map(|v| low + (high - low) * v).collect();

@@ -102,8 +102,24 @@ fn metrics_say_how_probable_an_image_is() {
     assert!(ode["method"].as_str().unwrap().contains("2 vectors of random signs"), "{ode}");
     assert!(ode["bits_per_dimension"].as_f64().unwrap().is_finite() && ode["start"]["mean"] == 0.5);
 
+    let together = json("--slices 0:3 --probes 2 --batch 2");
+    let alone = json("--slices 0:3 --probes 2");
+    let of_files = |found: &serde_json::Value| -> Vec<f64> {
+        let slices = found["files"][0]["slices"].as_array().unwrap();
+        slices.iter().map(|slice| slice["bits_per_dimension"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(
+        (&together["files"][0]["slices_together"], &alone["files"][0]["slices_together"]),
+        (&2.into(), &1.into())
+    );
+    let (together, alone) = (of_files(&together), of_files(&alone));
+    assert_eq!(alone[1], of_files(&ode)[0], "a slice by itself does not depend on the others");
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 0.01 * b.abs();
+    assert!(together.len() == 3 && together.iter().zip(&alone).all(near), "{together:?} {alone:?}");
+
     for (arguments, words) in [
         ("metrics --likelihood", &["--likelihood"][..]),
+        ("metrics --likelihood scan.nii --batch 0", &["--batch"]),
         ("metrics --likelihood scan.nii --timesteps 3", &["even number"]),
         ("metrics --likelihood scan.nii --probes 0", &["at least 1"]),
         ("metrics --likelihood scan.nii --method continuous --timesteps all", &["infinitely many"]),

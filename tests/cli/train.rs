@@ -93,8 +93,22 @@ fn a_model_is_trained_and_reconstructs() {
     assert!(ran.stderr.contains("complete, nothing to do"), "{}", ran.stderr);
     // Another training goes on from this one's numbers.
     let ran = scene
-        .run("train data -o next --from model --device cpu --size 32 --batch 4 --steps 5 --warm-up 1 --sample-every 0")
+        .run(
+            "train data -o next --from model --device cpu --size 32 --batch 4 --steps 5 --warm-up 1 --sample-every 0 \
+             --schedule sigmoid --repeat sub-00=2 --repeat *_1.png=4 --validation 0",
+        )
         .ok();
+    let scheduler: Value = serde_json::from_slice(&scene.bytes("next/scheduler_config.json")).unwrap();
+    let of_scheduler = ["beta_schedule", "beta_start", "beta_end"].map(|name| &scheduler[name]);
+    assert_eq!(of_scheduler, [&Value::from("sigmoid"), &1e-4.into(), &0.02.into()]);
+    let card = String::from_utf8(scene.bytes("next/README.md")).unwrap();
+    for words in [
+        "repeated: sub-00, 2 slices to train on, 2 times in every epoch",
+        "repeated: *_1.png, 4 slices to train on, 4 times in every epoch",
+        "an epoch has 26 images of 12 slices",
+    ] {
+        assert!(ran.stderr.contains(words) && card.contains(&format!("- {words}")), "{words}: {}{card}", ran.stderr);
+    }
     assert!(ran.stderr.contains("from model"), "{}", ran.stderr);
 }
 
@@ -120,9 +134,16 @@ fn an_interrupted_training_goes_on_as_if_it_had_not_been() {
     assert!(Prior::open(&scene.path("parts")).is_ok(), "the average so far is a model");
     scene.run(&train("parts")).fails(3, &["holds a training", "--resume"]);
     scene.run(&format!("{} --resume --seed 5", train("parts"))).fails(2, &["cannot resume", "seed: 0 then, 5 now"]);
+    scene
+        .run(&format!("{} --resume --repeat *_2.png=3", train("parts")))
+        .fails(2, &["cannot resume", "repeat: null then, [\"*_2.png=3: 4 slices\"] now"]);
     scene.run(&format!("{} --resume --exclude *_2.png", train("parts"))).fails(2, &["cannot resume", "data: "]);
-    let ran = scene.run(&format!("{} --resume", train("parts"))).ok();
-    assert!(ran.stderr.contains(&format!("going on after step {kept}")), "{}", ran.stderr);
+    // With most slices in a file instead of in memory it is the same training.
+    let ran = scene.run(&format!("{} --resume --data-memory 5k", train("parts"))).ok();
+    for words in [&format!("going on after step {kept}"), "0 MB in memory and 0 MB in a temporary file"] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    assert_eq!(scene.names(), ["data", "parts", "whole"]);
     assert_eq!(losses(&log(&scene, "parts")), losses(&log(&scene, "whole")));
     for file in ["diffusion_pytorch_model.safetensors", "config.json", "recon.json", "scheduler_config.json"] {
         assert!(scene.bytes(&format!("parts/{file}")) == scene.bytes(&format!("whole/{file}")), "{file}");
@@ -148,7 +169,15 @@ fn what_cannot_be_trained_is_said_and_nothing_written() {
         &["--micro-batch: expected a divisor of the batch of 4"],
     );
     fails(&format!("{network} --size 32 --objective edm --prediction v data"), 2, &["--prediction"]);
+    fails(&format!("{network} --size 32 --schedule bent data"), 2, &["linear, scaled-linear, sigmoid, cosine"]);
     fails(&format!("{network} --size 32 --learning-rate 7 data"), 2, &["--learning-rate: expected", "got 7"]);
+    fails(&format!("{network} --size 32 --repeat sub-01*=0 data"), 2, &["--repeat", "GLOB=N", "`sub-01*=0`"]);
+    fails(
+        &format!("{network} --size 32 --repeat nobody=2 data"),
+        3,
+        &["images of nobody are to be repeated", "12 files"],
+    );
+    fails(&format!("{network} --size 32 --data-memory much data"), 2, &["--data-memory", "800M", "`much`"]);
     fails(&format!("{network} --size 32 --people table.csv data"), 3, &["table.csv"]);
     fails("--size 32 --from nothing data", 4, &["nothing"]);
     scene.put("data/sub-00/broken.nii.gz", b"\x1f\x8b\x08 and then nothing");

@@ -37,7 +37,7 @@ fn nifti([x, y, z]: [usize; 3], mm: [f32; 3], value: impl Fn(usize, usize, usize
 
 fn image(data: &recon::train::Dataset, index: usize) -> Vec<f32> {
     let mut out = vec![0.0; data.shape().iter().product()];
-    data.image(index, &mut out);
+    data.image(index, &mut out).unwrap();
     out
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod data;
+mod memory;
 mod model;
+mod repeat;
 mod run;
 mod scene;

@@ -18,13 +18,19 @@ const SIDE: usize = 16;
 
 /// Keeps what happened, and stops after a step.
 #[derive(Default)]
-struct Record {
+pub struct Record {
     losses: Vec<(u64, f64, f64)>,
     validations: Vec<(u64, Validation)>,
     sampled: Vec<u64>,
     kept: Vec<u64>,
     skipped: u64,
     stop: Option<u64>,
+}
+
+impl Record {
+    pub fn stopping_after(step: u64) -> Self {
+        Self { stop: Some(step), ..Self::default() }
+    }
 }
 
 impl Watcher for Record {
@@ -51,15 +57,15 @@ impl Watcher for Record {
     }
 }
 
-struct Case {
+pub struct Case {
     network: Unet,
-    data: Dataset,
+    pub data: Dataset,
     objective: Objective,
     settings: RunSettings,
 }
 
 impl Case {
-    fn new(steps: u64) -> Self {
+    pub fn new(steps: u64) -> Self {
         let folder = folder(SIDE, 8, 3);
         let data = read(&settings(folder.path(), SIDE)).unwrap();
         let rate = Rate { peak: 4e-3, warm_up: 5.min(steps / 2), steps, end: 0.0 };
@@ -84,7 +90,7 @@ impl Case {
         Self { network: Unet::new(&tiny(), 2).unwrap(), data, objective, settings }
     }
 
-    fn training(&self) -> Training<'_> {
+    pub fn training(&self) -> Training<'_> {
         Training {
             network: &self.network,
             data: &self.data,

@@ -1,5 +1,6 @@
 //! What can be typed after `recon metrics --likelihood`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -23,6 +24,10 @@ pub struct Likelihood {
     /// Of the bounds: how many of the terms are drawn per image, an even number, or all of the thousand.
     #[arg(long, value_name = "N|all", default_value = "100")]
     pub timesteps: Timesteps,
+    /// Slices computed together [default: on a GPU as many as its memory holds and its speed gains from, on the processor 1]. Those of
+    /// the ode then take the same steps, so that a slice depends on the others within the error of the solver.
+    #[arg(long, value_name = "N")]
+    pub batch: Option<NonZeroUsize>,
     /// Values that an intensity may have.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub levels: u32,

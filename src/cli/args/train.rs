@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{AxisArg, DeviceArg, PrecisionArg};
+use super::{AxisArg, Bytes, DeviceArg, PrecisionArg};
 
 mod choices;
 
-pub use choices::{ConditionArg, Family, PredictionArg, ScheduleArg, Side, StoreArg, WeightingArg};
+pub use choices::{ConditionArg, Family, PredictionArg, RepeatArg, ScheduleArg, Side, StoreArg, WeightingArg};
 
 /// `recon train [OPTIONS] DATA... -o MODEL`
 #[derive(Debug, Args)]
@@ -106,12 +106,20 @@ pub struct Images {
     /// Leave out files (by name, or path below the folder) or people; * and ? stand for anything; may be given several times.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// Show images of these files or people N times in every epoch, each time with its own augmentation, so that small groups count
+    /// more; as --exclude, of several that fit the last one counts; never in the validation.
+    #[arg(long, value_name = "GLOB=N")]
+    pub repeat: Vec<RepeatArg>,
     /// The share of the people that is kept for validation; 0 for none.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub validation: f64,
     /// A slice is empty, and dropped, if fewer of its pixels are above a tenth of the scale.
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     pub least_content: f64,
+    /// Memory for the slices; what is beyond goes to a temporary file beside the model, gone when the program ends, and the training is
+    /// the same [default: half of what is free].
+    #[arg(long, value_name = "SIZE")]
+    pub data_memory: Option<Bytes>,
     /// Complex images: complex .npy arrays as real and imaginary part, real images with a random smooth phase.
     #[arg(long)]
     pub complex: bool,

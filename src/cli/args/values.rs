@@ -63,6 +63,25 @@ impl FromStr for NoiseArg {
     }
 }
 
+/// Bytes: `800M`, `1.5G`, `0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const UNITS: [(&str, u32); 5] = [("", 0), ("k", 1), ("M", 2), ("G", 3), ("T", 4)];
+        let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+        let power = UNITS.iter().find(|(name, _)| unit.trim_end_matches('B').eq_ignore_ascii_case(name));
+        let number = number.trim().parse::<f64>().ok().filter(|n| *n >= 0.0 && *n < 1e15);
+        match (number, power) {
+            (Some(number), Some((_, power))) => Ok(Self((number * 1000f64.powi(*power as i32)) as u64)),
+            _ => Err(format!("expected a number of bytes such as 800M, 1.5G or 0, got `{text}`")),
+        }
+    }
+}
+
 /// A slice axis by its anatomical name.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum AxisArg {
@@ -163,6 +182,16 @@ mod tests {
         assert_eq!(range("7:"), Ok(7..10));
         for wrong in ["5", "5:5", "5:2", "0:11", "a:b", "-1:2"] {
             assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, bytes) in [("0", 0), ("512", 512), ("800M", 800_000_000), ("1.5GB", 1_500_000_000), ("2 k", 2000)] {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
+        }
+        for wrong in ["", "M", "-1", "1.5X", "G8", "nan", "1e30"] {
+            assert!(wrong.parse::<Bytes>().is_err(), "{wrong}");
         }
     }
 

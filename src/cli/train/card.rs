@@ -54,6 +54,7 @@ pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last:
     if !args.images.exclude.is_empty() {
         say(format!("- left out: {}", args.images.exclude.join(", ")));
     }
+    super::repeated(data).iter().for_each(|line| say(format!("- {line}")));
     if !data.labels().is_empty() {
         let labels: Vec<String> = data.labels().iter().enumerate().map(|(i, label)| format!("{i} {label}")).collect();
         say(format!("- classes: {}", labels.join(", ")));

@@ -1,12 +1,14 @@
 //! From flags to settings.
 
-use recon::network::{Prediction, Schedule, Settings, Unet, UnetSettings};
+use std::path::{Path, PathBuf};
+
+use recon::network::{Betas, Prediction, Schedule, Settings, Unet, UnetSettings};
 use recon::train::{Augmentation, DataSettings, Dataset, Objective, Pairing, Rate, RunSettings};
 
-use super::super::args::{Family, PredictionArg, ScheduleArg, Train};
+use super::super::args::{Bytes, Family, PredictionArg, ScheduleArg, Train};
 use super::super::exit::Usage;
 use super::super::target::axis as axis_of;
-use super::within;
+use super::{memory, within};
 
 /// The longest warm-up without `--warm-up`.
 const WARM_UP: u64 = 1000;
@@ -21,13 +23,25 @@ pub(super) fn data(args: &Train) -> anyhow::Result<DataSettings> {
         people: images.people.clone(),
         label_column: images.label_column.clone(),
         exclude: images.exclude.clone(),
+        repeat: images.repeat.iter().map(|repeat| repeat.0.clone()).collect(),
         axes: images.axes.iter().map(|&axis| axis_of(axis)).collect(),
         reduce: images.reduce as usize,
         size: (size.rows, size.columns),
         complex: images.complex,
         validation: within("validation", images.validation, (0.0, 0.9))?,
         least_content: within("least-content", images.least_content, (0.0, 1.0))?,
+        memory: match images.data_memory {
+            Some(Bytes(bytes)) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            None => memory::share(),
+        },
+        overflow: nearest_folder(&args.output),
     })
+}
+
+/// The output folder, or of the folders above it the first that is there: nothing is made before the training begins.
+fn nearest_folder(output: &Path) -> PathBuf {
+    let there = output.ancestors().find(|folder| folder.is_dir());
+    there.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 pub(super) fn augmentation(args: &Train) -> Augmentation {
@@ -88,14 +102,17 @@ pub(super) fn objective(args: &Train) -> anyhow::Result<Objective> {
     if given.optimal_transport && given.objective != Family::Flow {
         return Err(usage("--optimal-transport: shortest paths are those of a flow; expected --objective flow"));
     }
-    let schedule = || match given.schedule {
-        // The usual betas are those of a thousand timesteps.
-        ScheduleArg::Linear => {
-            let stretch = 1000.0 / given.timesteps as f64;
-            Schedule::linear(given.timesteps, ((1e-4 * stretch).min(0.5), (0.02 * stretch).min(0.999)), prediction)
-        }
-        ScheduleArg::Cosine => Schedule::cosine(given.timesteps, prediction),
+    // The usual betas are those of a thousand timesteps.
+    let stretch = 1000.0 / given.timesteps as f64;
+    let ends = |start: f64, end: f64| ((start * stretch).min(0.5), (end * stretch).min(0.999));
+    let (linear, latent) = (ends(1e-4, 0.02), ends(0.00085, 0.012));
+    let betas = match given.schedule {
+        ScheduleArg::Linear => Betas::Linear(linear.0, linear.1),
+        ScheduleArg::ScaledLinear => Betas::ScaledLinear(latent.0, latent.1),
+        ScheduleArg::Sigmoid => Betas::Sigmoid(linear.0, linear.1),
+        ScheduleArg::Cosine => Betas::SquaredCosine,
     };
+    let schedule = || Schedule::of_betas(betas, given.timesteps, prediction);
     let objective = match given.objective {
         Family::Steps => Objective::steps(schedule()),
         Family::BetweenSteps => Objective::between_steps(schedule()),

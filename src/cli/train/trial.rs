@@ -22,9 +22,9 @@ pub(super) fn run(plan: &Plan<'_>, training: &Training<'_>) -> anyhow::Result<()
     // On the processor images are f32, whatever a GPU would take.
     let images = if plan.device.gpu().is_some() { images } else { images * 4 / element(plan) };
     super::super::print(&format!(
-        "memory: about {:.1} GB for the network in training, {:.1} GB for the data\n",
+        "memory: about {:.1} GB for the network in training; data: {}\n",
         (numbers + images) as f64 / 1e9,
-        plan.data.bytes() as f64 / 1e9
+        super::whereabouts(&plan.data)
     ))?;
     let mut trainer = Trainer::new(plan.network.graph().clone(), &plan.device, plan.precision())?;
     let inputs = plan.network.graph().input_channels();
@@ -51,7 +51,7 @@ pub(super) fn run(plan: &Plan<'_>, training: &Training<'_>) -> anyhow::Result<()
     }
     let step = seconds * (settings.batch / part) as f64;
     let all = step * settings.steps as f64;
-    let epochs = (settings.steps * settings.batch as u64) as f64 / plan.data.train().len() as f64;
+    let epochs = (settings.steps * settings.batch as u64) as f64 / plan.data.epoch().len() as f64;
     super::super::print(&format!(
         "time: {step:.3} s a step of {} images, {} for {} steps ({epochs:.1} epochs), without validation and samples\n",
         settings.batch,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Continuous, Levels, Prediction, Schedule, cosine_betas, linear_betas};
+use super::{Betas, Continuous, Levels, Prediction, Schedule};
 use crate::network::fields::Fields;
 use crate::{Error, Result};
 
@@ -31,11 +31,6 @@ const EDM: &[&str] = &["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"];
 const FLOW: &[&str] = &["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"];
 /// Variance exploding.
 const EXPLODING: &str = "ScoreSdeVeScheduler";
-
-/// Betas of diffusers' `scaled_linear`: their square roots rise in a straight line.
-fn scaled_linear_betas(steps: usize, start: f64, end: f64) -> Vec<f64> {
-    linear_betas(steps, start.sqrt(), end.sqrt()).into_iter().map(|root| root * root).collect()
-}
 
 impl Schedule {
     /// From the text of a diffusers `scheduler_config.json`; `path` is what errors name. What only concerns the sampler of that
@@ -78,15 +73,13 @@ impl Schedule {
         let steps = checked_steps(&fields, steps)?;
         let (start, end): (f64, f64) = (fields.take("beta_start", 1e-4)?, fields.take("beta_end", 0.02)?);
         let kind: String = fields.take("beta_schedule", "linear".into())?;
-        let betas: Vec<f64> = match (trained, kind.as_str()) {
+        let betas: Vec<f64> = match (trained, Betas::named(&kind, (start, end))) {
             (Some(betas), _) => betas,
-            (None, "linear") => linear_betas(steps, start, end),
-            (None, "scaled_linear") => scaled_linear_betas(steps, start, end),
-            (None, "squaredcos_cap_v2") => cosine_betas(steps),
-            (None, other) => {
+            (None, Some(betas)) => betas.values(steps),
+            (None, None) => {
                 let reason = format!(
-                    "field `beta_schedule` = \"{other}\" is not supported; supported: linear, scaled_linear, \
-                     squaredcos_cap_v2"
+                    "field `beta_schedule` = \"{kind}\" is not supported; supported: linear, scaled_linear, squaredcos_cap_v2, \
+                     sigmoid, laplace"
                 );
                 return Err(fields.error(reason));
             }
@@ -152,20 +145,13 @@ fn steps_config(log_sigmas: &[f64], prediction: Prediction) -> serde_json::Value
     let first = 1.0 / (1.0 + (-2.0 * log_sigmas[0]).exp());
     let betas: Vec<f64> =
         (0..steps).map(|step| if step == 0 { first } else { 1.0 - abar(step) / abar(step - 1) }).collect();
-    // A beta keeps the digits of a number near 1.
-    let is = |others: &[f64]| others.iter().zip(&betas).all(|(a, b)| (a - b).abs() < 1e-12);
+    let law = Betas::of(&betas, log_sigmas);
     let short = |beta: f64| (beta * 1e10).round() / 1e10;
-    let (start, end) = (short(betas[0]), short(betas[steps - 1]));
-    let named = [
-        ("linear", linear_betas(steps, start, end)),
-        ("scaled_linear", scaled_linear_betas(steps, start, end)),
-        ("squaredcos_cap_v2", cosine_betas(steps)),
-    ];
-    let name = named.iter().find(|(_, others)| is(others)).map(|(name, _)| *name);
+    let (start, end) = law.and_then(Betas::ends).unwrap_or((short(betas[0]), short(betas[steps - 1])));
     json!({
         "_class_name": CLASSES[0],
         "beta_end": end,
-        "beta_schedule": name.unwrap_or("linear"),
+        "beta_schedule": law.map_or("linear", Betas::name),
         "beta_start": start,
         "clip_sample": true,
         "num_train_timesteps": steps,
@@ -174,7 +160,7 @@ fn steps_config(log_sigmas: &[f64], prediction: Prediction) -> serde_json::Value
             Prediction::Sample => "sample",
             _ => "epsilon",
         },
-        "trained_betas": if name.is_some() { None } else { Some(betas) },
+        "trained_betas": if law.is_some() { None } else { Some(betas) },
         "variance_type": "fixed_small",
     })
 }
@@ -226,7 +212,9 @@ mod tests {
             (Schedule::linear(1000, (1e-4, 0.02), Epsilon), "\"linear\""),
             (Schedule::linear(200, (5e-4, 0.1), V), "v_prediction"),
             (Schedule::cosine(1000, Sample), "squaredcos_cap_v2"),
-            (Schedule::from_betas(&scaled_linear_betas(1000, 0.00085, 0.012), Epsilon), "scaled_linear"),
+            (Schedule::of_betas(Betas::ScaledLinear(0.00085, 0.012), 1000, Epsilon), "scaled_linear"),
+            (Schedule::of_betas(Betas::Sigmoid(1e-4, 0.02), 1000, V), "sigmoid"),
+            (Schedule::of_betas(Betas::Laplace, 500, V), "laplace"),
             (Schedule::from_betas(&odd, V), "\"trained_betas\": ["),
             (Schedule::edm(0.4, (0.003, 70.0)), "EDMEulerScheduler"),
             (Schedule::exploding((0.01, 50.0)), "ScoreSdeVeScheduler"),
@@ -275,7 +263,7 @@ mod tests {
     #[test]
     fn a_schedule_that_is_not_known_is_named() {
         for (text, needle) in [
-            (r#"{"beta_schedule": "sigmoid"}"#, "`beta_schedule` = \"sigmoid\""),
+            (r#"{"beta_schedule": "exp"}"#, "`beta_schedule` = \"exp\""),
             (r#"{"prediction_type": "flow"}"#, "`prediction_type` = \"flow\""),
             (r#"{"_class_name": "KarrasVeScheduler"}"#, "KarrasVeScheduler"),
             (r#"{"num_train_timesteps": 99999999999}"#, "num_train_timesteps"),

@@ -42,7 +42,7 @@ pub(super) fn find(paths: &[PathBuf], exclude: &[String]) -> Result<Vec<Found>> 
         }
     }
     let given = found.len();
-    found.retain(|file| !exclude.iter().any(|pattern| is_excluded(pattern, file)));
+    found.retain(|file| !exclude.iter().any(|pattern| fits(pattern, file)));
     let mut seen = std::collections::BTreeSet::new();
     found.retain(|file| seen.insert(file.path.canonicalize().unwrap_or_else(|_| file.path.clone())));
     if found.is_empty() {
@@ -52,7 +52,8 @@ pub(super) fn find(paths: &[PathBuf], exclude: &[String]) -> Result<Vec<Found>> 
     Ok(found)
 }
 
-fn is_excluded(pattern: &str, file: &Found) -> bool {
+/// Whether a file is what `pattern` describes: by its name below the folder, its path or its own name.
+pub(super) fn fits(pattern: &str, file: &Found) -> bool {
     matches(pattern, &file.name)
         || matches(pattern, &file.path.to_string_lossy())
         || matches(pattern, &last(&file.path))

@@ -4,6 +4,15 @@ use std::path::PathBuf;
 
 use crate::io::Axis;
 
+/// Images that count more than others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repeat {
+    /// Their files or people.
+    pub pattern: String,
+    /// How often each comes in an epoch, from 1.
+    pub times: usize,
+}
+
 /// Which data, and how they become slices.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSettings {
@@ -16,6 +25,8 @@ pub struct DataSettings {
     pub label_column: Option<String>,
     /// Files and people that are left out: `*` and `?` in a name below the folder, a path, a file name, or a subject.
     pub exclude: Vec<String>,
+    /// Images that come more than once in every epoch, by patterns as in [`DataSettings::exclude`]: the last one that fits counts.
+    pub repeat: Vec<Repeat>,
     /// The planes that are taken from a scan; none for its own slices. Planes whose pixels are more oblong than 2:1 are left out.
     pub axes: Vec<Axis>,
     /// How many times smaller slices are made before anything else, by the bicubic of the operator `sr`: 1 leaves them alone. What is 1 in
@@ -29,6 +40,10 @@ pub struct DataSettings {
     pub validation: f64,
     /// A slice with fewer of its pixels above a tenth of the scale is empty, and dropped.
     pub least_content: f64,
+    /// Bytes of slices that are kept in memory. What is beyond goes to a temporary file; batches and hash are the same.
+    pub memory: usize,
+    /// The folder of that file. It has no name there, and is gone with the data, however the program ends.
+    pub overflow: PathBuf,
 }
 
 impl Default for DataSettings {
@@ -38,12 +53,15 @@ impl Default for DataSettings {
             people: None,
             label_column: None,
             exclude: Vec::new(),
+            repeat: Vec::new(),
             axes: Vec::new(),
             reduce: 1,
             size: (256, 256),
             complex: false,
             validation: 0.05,
             least_content: 0.02,
+            memory: usize::MAX,
+            overflow: PathBuf::from("."),
         }
     }
 }

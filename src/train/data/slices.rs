@@ -7,6 +7,7 @@ use operators::separable::Separable;
 use operators::{Array, ForwardOperator, Space};
 
 use super::DataSettings;
+use super::store::{Place, Store};
 use crate::io::{self, Format, Slicing, Source, Volume};
 use crate::scale::QUANTILE;
 use crate::{Error, Result};
@@ -32,6 +33,14 @@ impl Pixels {
         }
     }
 
+    pub(super) fn from_bytes(raw: Vec<u8>, is_half: bool) -> Self {
+        let half = |pair: &[u8]| f16::from_le_bytes([pair[0], pair[1]]);
+        match is_half {
+            false => Self::U8(raw.into()),
+            true => Self::F16(raw.chunks_exact(2).map(half).collect()),
+        }
+    }
+
     pub(super) fn len_bytes(&self) -> usize {
         match self {
             Self::U8(values) => values.len(),
@@ -50,7 +59,7 @@ impl Pixels {
 /// What a file gave.
 #[derive(Debug, Default)]
 pub(super) struct FromFile {
-    pub planes: Vec<Pixels>,
+    pub planes: Vec<Place>,
     /// Planes with next to nothing in them.
     pub empty: usize,
     /// Planes that were larger than the images.
@@ -66,7 +75,13 @@ pub(super) fn is_single(source: &Source) -> bool {
     shape.z * shape.t == 1
 }
 
-pub(super) fn read(source: &mut Source, settings: &DataSettings) -> Result<FromFile> {
+/// Reads a file into `store`; `hash` is told the bytes of every plane that is kept.
+pub(super) fn read(
+    source: &mut Source,
+    settings: &DataSettings,
+    store: &Store,
+    hash: &mut impl FnMut(&[u8]),
+) -> Result<FromFile> {
     let path = source.path().to_path_buf();
     let failed = |reason: String| Error::Input { path: path.clone(), reason };
     let mut result = FromFile::default();
@@ -104,7 +119,9 @@ pub(super) fn read(source: &mut Source, settings: &DataSettings) -> Result<FromF
                 }
                 let (_, rows, columns) = plane.dim();
                 result.cropped += usize::from(rows > settings.size.0 || columns > settings.size.1);
-                result.planes.push(kept(fitted(plane.view(), settings.size), is_8_bit));
+                let pixels = kept(fitted(plane.view(), settings.size), is_8_bit);
+                hash(&pixels.bytes());
+                result.planes.push(store.keep(pixels)?);
                 if source.geometry().directions().is_some() {
                     let (row, column) = slicing.pixel_size(source.geometry());
                     let times = settings.reduce as f64;

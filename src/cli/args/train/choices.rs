@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use operators::Spec;
 use recon::conditions::{Condition, Kind};
-use recon::train::Weighting;
+use recon::train::{Repeat, Weighting};
 
 use super::super::Size;
 
@@ -20,6 +20,23 @@ impl FromStr for Side {
         let both = if text.contains('x') { text.to_string() } else { format!("{text}x{text}") };
         let size = both.parse().map_err(|_| format!("expected a side or HxW, such as 256 or 256x224, got `{text}`"))?;
         Ok(Self(size))
+    }
+}
+
+/// `sub-05*=4`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepeatArg(pub Repeat);
+
+impl FromStr for RepeatArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.rsplit_once('=').filter(|(pattern, _)| !pattern.is_empty());
+        let times = parts.and_then(|(_, times)| times.parse().ok()).filter(|times| (1..=1000).contains(times));
+        match (parts, times) {
+            (Some((pattern, _)), Some(times)) => Ok(Self(Repeat { pattern: pattern.into(), times })),
+            _ => Err(format!("expected GLOB=N with N from 1 to 1000, such as sub-05*=4, got `{text}`")),
+        }
     }
 }
 
@@ -63,6 +80,10 @@ pub enum PredictionArg {
 pub enum ScheduleArg {
     /// From 0.0001 to 0.02 (Ho et al. 2020).
     Linear,
+    /// Square roots in a line, from 0.00085 to 0.012 (Rombach et al. 2022).
+    ScaledLinear,
+    /// From 0.0001 to 0.02 along a sigmoid (Xu et al. 2022).
+    Sigmoid,
     /// A cosine (Nichol and Dhariwal 2021).
     Cosine,
 }
@@ -158,6 +179,11 @@ mod tests {
             ["low-resolution", "low-resolution:factor=1", "low-resolution:augmentation=1", "first-look:mri", "x:y"]
         {
             assert!(condition(wrong).is_err(), "{wrong}");
+        }
+        let repeat = RepeatArg(Repeat { pattern: "a=b*".into(), times: 3 });
+        assert_eq!("a=b*=3".parse(), Ok(repeat));
+        for wrong in ["sub*", "sub*=0", "sub*=1001", "=3", "sub*=x"] {
+            assert!(wrong.parse::<RepeatArg>().is_err(), "{wrong}");
         }
         assert_eq!("64".parse(), Ok(Side(Size { rows: 64, columns: 64 })));
         assert_eq!("64x48".parse(), Ok(Side(Size { rows: 64, columns: 48 })));
