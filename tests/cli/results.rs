@@ -226,5 +226,5 @@ fn quality_chooses_the_sampler_and_scales_the_standard_deviation() {
     scene.run("--quality best --sampler dps scan.nii").fails(2, &["--quality", "--sampler"]);
     scene.run("--quality great scan.nii").fails(2, &["fast, good, best"]);
     let plan = scene.run("--quality best --op inpaint-box --dry-run scan.nii").ok();
-    assert!(plan.stderr.contains("10 samples with pigdm:steps=100"), "{}", plan.stderr);
+    assert!(plan.stderr.contains("10 samples with projection:sigma=8.4,steps=100"), "{}", plan.stderr);
 }

@@ -126,7 +126,7 @@ pub enum QualityArg {
     Fast,
     /// 2 samples of 100 evaluations.
     Good,
-    /// 10 samples of 100 evaluations with pull-backs; for a GPU.
+    /// 10 samples of 100 evaluations; for a GPU.
     Best,
 }
 
