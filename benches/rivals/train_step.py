@@ -6,6 +6,7 @@ gradient clipping, fused AdamW and a moving average of the numbers, on images an
 
     python train_step.py                       eager channels-last, then torch.compile
     python train_step.py --check WEIGHTS VECTORS
+    python train_step.py --gradients WEIGHTS   how far its gradients are from f64 in every precision
 """
 
 import argparse
@@ -37,9 +38,9 @@ class Resnet(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, channels, normed):
+    def __init__(self, channels):
         super().__init__()
-        self.group_norm = nn.GroupNorm(GROUPS, channels, eps=1e-5) if normed else nn.Identity()
+        self.group_norm = nn.GroupNorm(GROUPS, channels, eps=1e-5)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
@@ -64,11 +65,11 @@ class Sampling(nn.Module):
 
 
 class Level(nn.Module):
-    def __init__(self, pairs, attention, name=None, down=False, normed=True):
+    def __init__(self, pairs, attention, name=None, down=False):
         super().__init__()
         self.resnets = nn.ModuleList([Resnet(i, o) for i, o in pairs])
         if attention:
-            self.attentions = nn.ModuleList([Attention(pairs[-1][1], normed) for _ in range(attention)])
+            self.attentions = nn.ModuleList([Attention(pairs[-1][1]) for _ in range(attention)])
         if name:
             setattr(self, name, nn.ModuleList([Sampling(pairs[-1][1], down)]))
 
@@ -83,7 +84,7 @@ class Unet(nn.Module):
             Level([(c[max(i - 1, 0)], c[i])], int(i == last), "downsamplers" if i < last else None, True) for i in range(len(c))
         ]
         self.down_blocks = nn.ModuleList(downs)
-        self.mid_block = Level([(c[-1], c[-1])] * 2, 1, normed=False)  # as diffusers with scale-shift norms
+        self.mid_block = Level([(c[-1], c[-1])] * 2, 1)
         ups = []
         for k in range(len(c)):
             i = last - k
@@ -97,7 +98,7 @@ class Unet(nn.Module):
     def forward(self, x, t):
         half = CHANNELS[0] // 2
         angles = t.float()[:, None] * torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
-        e = torch.cat([angles.cos(), angles.sin()], 1)
+        e = torch.cat([angles.cos(), angles.sin()], 1).to(self.conv_in.weight.dtype)
         e = self.time_embedding["linear_2"](F.silu(self.time_embedding["linear_1"](e)))
         h = self.conv_in(x)
         skips = [h]
@@ -124,13 +125,41 @@ class Unet(nn.Module):
 def check(weights, vectors):
     from safetensors.torch import load_file
 
-    network = Unet()
-    network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-    cases = load_file(vectors)
+    network, cases = load(weights), load_file(vectors)
     for i in range(4):
         with torch.no_grad():
             y = network(cases[f"x.{i}"], cases[f"t.{i}"])
         print("off by", ((y - cases[f"y.{i}"]).norm() / cases[f"y.{i}"].norm()).item())
+
+
+def load(weights):
+    from safetensors.torch import load_file
+
+    network = Unet()
+    network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    return network
+
+
+def gradients(weights):
+    """Errors of the gradient relative to its length: of all numbers, and of the worst tensor, on two images of 96 x 64."""
+    torch.manual_seed(1)
+    x, v, t = torch.randn(2, 1, 96, 64), torch.randn(2, 1, 96, 64), torch.tensor([3.0, 700.0])
+
+    def of(device, dtype, autocast=False):
+        network = load(weights).to(device, dtype)
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            y = network(x.to(device, dtype), t.to(device))
+        (y.to(dtype) * v.to(device, dtype)).sum().backward()
+        return {name: p.grad.double().cpu() for name, p in network.named_parameters()}
+
+    exact = of("cpu", torch.float64)
+    whole = sum(g.square().sum() for g in exact.values()).sqrt()
+    for name, tf32, autocast in (("float32", False, False), ("TF32", True, False), ("bfloat16 autocast", True, True)):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        got = of("cuda", torch.float32, autocast)
+        off = sum((got[n] - g).square().sum() for n, g in exact.items()).sqrt() / whole
+        worst, tensor = max((((got[n] - g).norm() / g.norm()).item(), n) for n, g in exact.items())
+        print(f"PyTorch {name}: gradient {off:.1e}, worst {worst:.1e} ({tensor})")
 
 
 def measure(compiled, batch):
@@ -173,10 +202,13 @@ def measure(compiled, batch):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", nargs=2, metavar=("WEIGHTS", "VECTORS"))
+    parser.add_argument("--gradients", metavar="WEIGHTS")
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     if arguments.check:
         check(*arguments.check)
+    elif arguments.gradients:
+        gradients(arguments.gradients)
     else:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
