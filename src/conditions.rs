@@ -1,6 +1,7 @@
 //! What a conditional network is shown beside the noisy image, made in one place for training and for reconstruction.
 
 use operators::downsample::bicubic_enlarging_matrix;
+use operators::measure::MeasurementNoise;
 use operators::separable::Separable;
 use operators::{Array, Context, DType, ForwardOperator, Noise, Space, Spec};
 
@@ -15,6 +16,10 @@ pub struct Condition {
     /// deviation, in data units, of the noise that was added to every `c` in training and is added to it now, so that a network knows an
     /// imperfect `c`. The level is one, which the network knows by having seen no other.
     pub augmentation: f64,
+    /// The largest standard deviation, in data units, of the noise in the measurements that training made `c` of: `noise u^2`, `u`
+    /// uniform in (0, 1] for every image, so that small levels are frequent. The network is not told the level; it sees it. Nothing is
+    /// added in a reconstruction, whose measurement has its own.
+    pub noise: f64,
     /// How often training showed zeros instead, for classifier-free guidance.
     pub dropout: f64,
 }
@@ -102,13 +107,13 @@ impl Condition {
     }
 
     /// Of a cascade of stages with these conditions, the coarsest first: images that are smaller by all factors together, with the
-    /// augmentation of the first stage, dropped as often as by the stage that does so least.
+    /// augmentation and the noise of the first stage, dropped as often as by the stage that does so least.
     ///
     /// # Errors
     /// [`Error::Mismatch`], naming the stage by its number from 1, for one that is not conditioned on low-resolution images; if there is
     /// none.
     pub fn chained(stages: &[Option<&Self>]) -> Result<Self> {
-        let (mut factor, mut dropout, mut augmentation) = (1usize, 1f64, None);
+        let (mut factor, mut dropout, mut first) = (1usize, 1f64, None);
         for (i, stage) in stages.iter().enumerate() {
             let wrong = |is: &str| {
                 let number = i + 1;
@@ -120,10 +125,10 @@ impl Condition {
             let of_stage = stage.factor().map_err(|_| wrong(&format!("conditioned on {stage}")))?;
             factor = factor.saturating_mul(of_stage);
             dropout = dropout.min(stage.dropout);
-            augmentation = augmentation.or(Some(stage.augmentation));
+            first = first.or(Some(stage));
         }
-        let augmentation = augmentation.ok_or_else(|| Error::Mismatch("cascade: there is no stage".into()))?;
-        Ok(Self { kind: Kind::LowResolution { factor }, augmentation, dropout })
+        let first = first.ok_or_else(|| Error::Mismatch("cascade: there is no stage".into()))?;
+        Ok(Self { kind: Kind::LowResolution { factor }, dropout, ..first.clone() })
     }
 
     fn factor(&self) -> Result<usize> {
@@ -131,6 +136,20 @@ impl Condition {
             Kind::LowResolution { factor } => Ok(factor),
             Kind::FirstLook { .. } => Err(Error::Mismatch(format!("{self}: expected low-resolution images"))),
         }
+    }
+
+    /// In training, the measurements `y` `[batch, range...]` with their noise, two draws where there is any.
+    ///
+    /// # Errors
+    /// Those of [`Noise::normal`], and if there is not one stream per image.
+    pub fn disturbed(&self, operator: &dyn ForwardOperator, y: Array, noise: &mut Noise) -> Result<Array> {
+        if self.noise == 0.0 {
+            return Ok(y);
+        }
+        let u = noise.uniform(&Space::real(&[1]))?.reshape(&[y.batch()])?;
+        let unit = MeasurementNoise::Gaussian { std: 1.0 };
+        let z = unit.add(operator, &y.scale(0.0), noise)?.scale_items(&u.mul(&u)?)?;
+        Ok(y.combine(1.0, &z, self.noise)?)
     }
 
     /// `c` with its augmentation, one draw from the noise where there is any.
@@ -179,7 +198,7 @@ mod tests {
     use super::*;
 
     fn condition(kind: Kind) -> Condition {
-        Condition { kind, augmentation: 0.0, dropout: 0.1 }
+        Condition { kind, augmentation: 0.0, noise: 0.0, dropout: 0.1 }
     }
 
     fn image(height: usize, width: usize, f: impl Fn(f64, f64) -> f64) -> Array {

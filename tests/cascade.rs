@@ -46,7 +46,7 @@ impl Stage {
         joint.view_mut((0, n), (n, n)).copy_from(&cross);
         joint.view_mut((n, 0), (n, n)).copy_from(&cross.transpose());
         joint.view_mut((n, n), (n, n)).copy_from(&of_c);
-        let condition = Condition { kind: Kind::LowResolution { factor }, augmentation, dropout: 0.1 };
+        let condition = Condition { kind: Kind::LowResolution { factor }, augmentation, noise: 0.0, dropout: 0.1 };
         Self { space, condition, enlarging, of_c: &b * marginal.mean(), mean: marginal.mean().clone(), joint }
     }
 

@@ -23,7 +23,7 @@ use support::{dense, from_vectors, gaussian_prior, streams, to_vectors};
 use vectors::distance;
 
 fn low_resolution(factor: usize) -> Condition {
-    Condition { kind: Kind::LowResolution { factor }, augmentation: 0.0, dropout: 0.1 }
+    Condition { kind: Kind::LowResolution { factor }, augmentation: 0.0, noise: 0.0, dropout: 0.1 }
 }
 
 fn tiny() -> Prior {
@@ -426,8 +426,12 @@ fn every_other_sampler_refuses_a_conditional_prior_and_these_an_unconditional_on
 fn a_first_look_at_k_space_is_a_condition_as_well() {
     for spec in ["mri:accel=2", "mri:accel=2,image=complex"] {
         let operator = operator(spec, 6);
-        let condition =
-            Condition { kind: Kind::FirstLook { operator: spec.parse().unwrap() }, augmentation: 0.0, dropout: 0.0 };
+        let condition = Condition {
+            kind: Kind::FirstLook { operator: spec.parse().unwrap() },
+            augmentation: 0.0,
+            noise: 0.0,
+            dropout: 0.0,
+        };
         let space = operator.domain();
         let n = space.real_dimensions();
         let base = gaussian_prior(space);

@@ -116,6 +116,40 @@ fn convolutions_of_every_kind() {
     }
 }
 
+/// Noise far below the image: a network that takes differences of neighbours must see it, in the coarse numbers of bfloat16 too. The
+/// second reader of the input makes of its gradient a sum.
+#[test]
+fn the_input_is_read_finely() {
+    let Some(gpu) = gpu() else { return };
+    let differences = |channels: usize| {
+        let mut weight = vec![0f32; channels * 9];
+        weight.chunks_exact_mut(9).for_each(|filter| (filter[3], filter[4]) = (-1.0, 1.0));
+        Op::Conv(Conv { weight: weight.into(), bias: vec![0.0].into(), kernel: 3, stride: 1, padding: (1, 1) })
+    };
+    for channels in [1, 2, 3, 9] {
+        let graph = graph(channels, |graph, x| {
+            let a = graph.push(differences(channels), &[x]).unwrap();
+            let b = graph.push(differences(channels), &[x]).unwrap();
+            graph.push(Op::Add { scale: 500.0 }, &[a, b]).unwrap();
+        });
+        let x = random(5, &[2, channels, 32, 48]).scale(1e-3);
+        let x = x.combine(1.0, &Array::from_vec(x.shape(), vec![-1.0; x.len()]).unwrap(), 1.0).unwrap();
+        let cpu = Network::new(graph.clone()).unwrap().forward(&x, 0.0).unwrap();
+        let on_gpu = Network::new(graph).unwrap().with_precision(Precision::Bf16);
+        let y = on_gpu.forward(&x.to(&Device::Cuda(gpu.clone())).unwrap(), 0.0).unwrap();
+        // The borders are of the size of the image; what is inside is a thousand times smaller.
+        let inside = |y: &Array| {
+            let y = y.to(&Device::Cpu).unwrap().to_f32().unwrap();
+            y.slice(ndarray::s![.., .., .., 1..]).iter().copied().collect::<Vec<f32>>()
+        };
+        let (got, wanted) = (inside(&y), inside(&cpu));
+        let difference: f32 = got.iter().zip(&wanted).map(|(a, b)| (a - b).powi(2)).sum();
+        let error = (difference / wanted.iter().map(|v| v.powi(2)).sum::<f32>()).sqrt();
+        println!("differences of {channels} channels: {error:.1e}");
+        assert!(error < 2e-2, "{channels} channels: {error:.1e}");
+    }
+}
+
 #[test]
 fn layers_between_convolutions() {
     let Some(gpu) = gpu() else { return };

@@ -87,7 +87,7 @@ fn stage(side: usize) -> Box<dyn Denoiser> {
         let value = base.covariance()[(i % n, j % n)];
         if (i < n) == (j < n) { value } else { 0.8 * value }
     });
-    let condition = Condition { kind: Kind::LowResolution { factor: 2 }, augmentation: 0.1, dropout: 0.1 };
+    let condition = Condition { kind: Kind::LowResolution { factor: 2 }, augmentation: 0.1, noise: 0.0, dropout: 0.1 };
     Box::new(JointGaussian::new(&space, &DVector::from_element(2 * n, 0.5), &covariance, condition).unwrap())
 }
 

@@ -11,7 +11,7 @@ use recon::quality::{Preset, Quality};
 use recon::report::sidecar::{GeometryRecord, HashedFile, OperatorRecord, Sidecar};
 use recon::samplers::{self, SAMPLERS, Sampler};
 
-use super::args::Reconstruct;
+use super::args::{NoiseArg, Reconstruct};
 use super::batch;
 use super::device;
 use super::exit::{BadInput, Usage};
@@ -139,6 +139,9 @@ impl Plan {
             self.prior.as_ref().zip(pixel).map_or(Vec::new(), |(prior, pixel)| prior.doubts(pixel));
         if let Some(prior) = &self.prior {
             warnings.extend(prior.check_operator(target.operator.as_ref(), &args.measure.op)?);
+            if let NoiseArg::Gaussian(std) = args.measure.noise {
+                warnings.extend(prior.noise_doubt(std));
+            }
         }
         let mut file = FilePlan {
             input: input.into(),

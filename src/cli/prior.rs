@@ -162,6 +162,19 @@ impl Prior {
         })
     }
 
+    /// A warning where Gaussian noise of this standard deviation in the measurement is more than training showed.
+    pub fn noise_doubt(&self, std: f64) -> Option<String> {
+        let condition = self.condition().filter(|condition| std > condition.noise.max(condition.augmentation))?;
+        let shown = match condition.noise {
+            0.0 => "without noise".into(),
+            most => format!("with noise up to {most}"),
+        };
+        Some(format!(
+            "the measurement has noise of {std}; the prior {} was trained on measurements {shown}, and takes what is beyond for anatomy",
+            self.card().name
+        ))
+    }
+
     /// Its name; of a cascade, with its factors.
     fn named(&self) -> String {
         let factors: Vec<_> = self

@@ -87,6 +87,7 @@ impl Settings {
                 Kind::FirstLook { operator } => json!({ "kind": "first-look", "operator": operator.to_string() }),
             };
             fields["augmentation"] = condition.augmentation.into();
+            fields["noise"] = condition.noise.into();
             fields
         });
         let file = json!({
@@ -103,10 +104,12 @@ impl Settings {
 fn parse_condition(path: &Path, text: &str, dropout: f64) -> Result<Condition> {
     let mut fields = Fields::new(path, text)?;
     let kind: String = fields.take("kind", String::new())?;
-    let augmentation: f64 = fields.take("augmentation", 0.0)?;
-    if !(augmentation >= 0.0 && augmentation.is_finite()) {
-        let reason = format!("condition, field `augmentation` = {augmentation}: expected a standard deviation");
-        return Err(fields.error(reason));
+    let (augmentation, noise): (f64, f64) = (fields.take("augmentation", 0.0)?, fields.take("noise", 0.0)?);
+    for (name, level) in [("augmentation", augmentation), ("noise", noise)] {
+        if !(level >= 0.0 && level.is_finite()) {
+            let reason = format!("condition, field `{name}` = {level}: expected a standard deviation");
+            return Err(fields.error(reason));
+        }
     }
     let kind = match kind.as_str() {
         "low-resolution" => match fields.take("factor", 0)? {
@@ -133,7 +136,7 @@ fn parse_condition(path: &Path, text: &str, dropout: f64) -> Result<Condition> {
         }
     };
     fields.finish()?;
-    Ok(Condition { kind, augmentation, dropout })
+    Ok(Condition { kind, augmentation, noise, dropout })
 }
 
 impl Prior {
@@ -188,7 +191,7 @@ mod tests {
             Some(Kind::FirstLook { operator: "mri:accel=4".parse().unwrap() }),
         ];
         for kind in kinds {
-            let condition = kind.map(|kind| Condition { kind, augmentation: 0.125, dropout: 0.1 });
+            let condition = kind.map(|kind| Condition { kind, augmentation: 0.125, noise: 0.03, dropout: 0.1 });
             let complex = condition.is_none();
             let voxel = Some((0.9, 1.1));
             let settings = Settings { condition, range: (0.0, 1.0), training_voxel_mm: voxel, complex, dropout: 0.1 };
@@ -211,6 +214,7 @@ mod tests {
             (r#"{"condition": {}}"#, "`kind`"),
             (r#"{"condition": {"kind": "low-resolution"}}"#, "`factor` = 0"),
             (r#"{"condition": {"kind": "low-resolution", "factor": 4, "augmentation": -1}}"#, "`augmentation`"),
+            (r#"{"condition": {"kind": "low-resolution", "factor": 4, "noise": -1}}"#, "`noise`"),
             (r#"{"condition": {"kind": "first-look"}}"#, "`operator`"),
             (r#"{"condition": {"kind": "first-look", "operator": "mri:acel=4"}}"#, "acel"),
             (

@@ -1,4 +1,4 @@
-//! Every image is seen a little different each time: flipped, turned, enlarged, moved, brighter or of another contrast; complex ones
+//! Every image is seen a little different each time: flipped, turned, enlarged, moved, bent, brighter or of another contrast; complex ones
 //! with another phase.
 
 use std::f32::consts::PI;
@@ -7,10 +7,16 @@ use operators::{Noise, Space, Stream};
 
 use crate::{Error, Result};
 
+mod warp;
+use warp::Warp;
+
 /// The noise of the augmentation; the streams of a batch are (step, place in the batch).
 const AUGMENTATION: u8 = 4;
-/// Cosines along each axis that a phase is made of.
-const PHASE_TERMS: usize = 3;
+/// Cosines along each axis that smooth functions are made of.
+const TERMS: usize = 3;
+
+/// Amplitudes of `cos(pi k y) cos(pi l x)` over the image from 0 to 1, `l` the faster index.
+type Waves = [f32; TERMS * TERMS];
 
 /// How far images are changed. Zero everywhere leaves them as they are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +31,8 @@ pub struct Augmentation {
     pub scaling: f64,
     /// The largest shift along each axis, as a share of the size.
     pub shift: f64,
+    /// Standard deviation of each wave of a smooth displacement, as a share of the size, of the images that are turned too.
+    pub elastic: f64,
     /// The largest `|ln gamma|`, where intensities become their power `gamma`.
     pub gamma: f64,
     /// The largest `|ln gain|`.
@@ -35,14 +43,34 @@ pub struct Augmentation {
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { flip: 0.5, affine: 0.5, rotation: 10.0, scaling: 0.1, shift: 0.05, gamma: 0.2, gain: 0.1, phase: 0.0 }
+        Self {
+            flip: 0.5,
+            affine: 0.5,
+            rotation: 10.0,
+            scaling: 0.1,
+            shift: 0.05,
+            elastic: 0.005,
+            gamma: 0.2,
+            gain: 0.1,
+            phase: 0.0,
+        }
     }
 }
 
 impl Augmentation {
     /// Images as they are.
     pub fn none() -> Self {
-        Self { flip: 0.0, affine: 0.0, rotation: 0.0, scaling: 0.0, shift: 0.0, gamma: 0.0, gain: 0.0, phase: 0.0 }
+        Self {
+            flip: 0.0,
+            affine: 0.0,
+            rotation: 0.0,
+            scaling: 0.0,
+            shift: 0.0,
+            elastic: 0.0,
+            gamma: 0.0,
+            gain: 0.0,
+            phase: 0.0,
+        }
     }
 
     /// Checks the ranges.
@@ -56,6 +84,7 @@ impl Augmentation {
             ("rotation", self.rotation, 180.0),
             ("scaling", self.scaling, 0.9),
             ("shift", self.shift, 1.0),
+            ("elastic", self.elastic, 0.1),
             ("gamma", self.gamma, 3.0),
             ("gain", self.gain, 3.0),
             ("phase", self.phase, 100.0),
@@ -92,9 +121,15 @@ impl Augmentation {
             let angle = around(u[2], self.rotation.to_radians());
             let size = 1.0 + around(u[3], self.scaling);
             let shift = (around(u[4], self.shift) * rows as f32, around(u[5], self.shift) * columns as f32);
-            for plane in image.chunks_exact_mut(rows * columns) {
-                transform(plane, (rows, columns), angle, size, shift);
-            }
+            let bends = match self.elastic > 0.0 {
+                true => Some([
+                    waves(&mut noise, self.elastic * rows as f64)?,
+                    waves(&mut noise, self.elastic * columns as f64)?,
+                ]),
+                false => None,
+            };
+            let warp = Warp { angle, size, shift, bend: bends.as_ref().map(|[down, right]| [down, right]) };
+            image.chunks_exact_mut(rows * columns).for_each(|plane| warp.apply(plane, (rows, columns)));
         }
         let (gamma, gain) = (libm::expf(around(u[6], self.gamma)), libm::expf(around(u[7], self.gain)));
         if self.gamma > 0.0 || self.gain > 0.0 {
@@ -102,35 +137,10 @@ impl Augmentation {
         }
         if channels == 2 && self.phase > 0.0 {
             let first = noise.uniform(&Space::real(&[1]))?.as_f32()?[0];
-            let terms = noise.normal(&Space::real(&[PHASE_TERMS, PHASE_TERMS]))?;
-            let terms: Vec<f32> = terms.as_f32()?.iter().map(|v| v * self.phase as f32).collect();
+            let terms = waves(&mut noise, self.phase)?;
             rotate(image, (rows, columns), 2.0 * PI * first, &terms);
         }
         Ok(())
-    }
-}
-
-/// The plane turned by `angle` around its middle, enlarged by `size` and moved by `shift` (down, right): bilinear, zeros outside.
-fn transform(plane: &mut [f32], (rows, columns): (usize, usize), angle: f32, size: f32, shift: (f32, f32)) {
-    let source = plane.to_vec();
-    let (sin, cos) = libm::sincosf(angle);
-    let (cy, cx) = ((rows as f32 - 1.0) / 2.0, (columns as f32 - 1.0) / 2.0);
-    let at = |y: isize, x: isize| match (usize::try_from(y), usize::try_from(x)) {
-        (Ok(y), Ok(x)) if y < rows && x < columns => source[y * columns + x],
-        _ => 0.0,
-    };
-    for (y, row) in plane.chunks_exact_mut(columns).enumerate() {
-        let dy = (y as f32 - cy - shift.0) / size;
-        for (x, out) in row.iter_mut().enumerate() {
-            let dx = (x as f32 - cx - shift.1) / size;
-            let (from_y, from_x) = (cos * dy - sin * dx + cy, sin * dy + cos * dx + cx);
-            let (y0, x0) = (from_y.floor(), from_x.floor());
-            let (fy, fx) = (from_y - y0, from_x - x0);
-            let (y0, x0) = (y0 as isize, x0 as isize);
-            let above = at(y0, x0) * (1.0 - fx) + at(y0, x0 + 1) * fx;
-            let below = at(y0 + 1, x0) * (1.0 - fx) + at(y0 + 1, x0 + 1) * fx;
-            *out = above * (1.0 - fy) + below * fy;
-        }
     }
 }
 
@@ -152,23 +162,37 @@ fn intensities(image: &mut [f32], channels: usize, gamma: f32, gain: f32) {
     }
 }
 
-/// Multiplies by `exp(i phi)`, `phi = mean + sum_kl terms_kl cos(pi k y) cos(pi l x)` over the image from 0 to 1.
-fn rotate(image: &mut [f32], (rows, columns): (usize, usize), mean: f32, terms: &[f32]) {
-    let cosines = |count: usize| -> Vec<f32> {
-        (0..count)
-            .flat_map(|i| (0..PHASE_TERMS).map(move |k| libm::cosf(PI * k as f32 * (i as f32 + 0.5) / count as f32)))
-            .collect()
-    };
+/// Amplitudes with this standard deviation.
+fn waves(noise: &mut Noise, spread: f64) -> Result<Waves> {
+    let drawn = noise.normal(&Space::real(&[TERMS, TERMS]))?;
+    let mut terms = Waves::default();
+    terms.iter_mut().zip(drawn.as_f32()?).for_each(|(term, z)| *term = z * spread as f32);
+    Ok(terms)
+}
+
+/// `cos(pi k t)` at every pixel of a side.
+fn cosines(count: usize) -> Vec<[f32; TERMS]> {
+    let at = |i: usize| std::array::from_fn(|k| libm::cosf(PI * k as f32 * (i as f32 + 0.5) / count as f32));
+    (0..count).map(at).collect()
+}
+
+/// The sum of the waves along a row, from the cosines there and those of the columns.
+fn waves_along(terms: &Waves, row: &[f32; TERMS], columns: &[[f32; TERMS]]) -> Vec<f32> {
+    let mut along = [0f32; TERMS];
+    for (terms, down) in terms.chunks_exact(TERMS).zip(row) {
+        along.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term * down);
+    }
+    columns.iter().map(|right| along.iter().zip(right).map(|(sum, cosine)| sum * cosine).sum()).collect()
+}
+
+/// Multiplies by `exp(i phi)`, `phi = mean + ` the sum of the waves.
+fn rotate(image: &mut [f32], (rows, columns): (usize, usize), mean: f32, terms: &Waves) {
     let (down, right) = (cosines(rows), cosines(columns));
     let (re, im) = image.split_at_mut(rows * columns);
-    for (y, (re, im)) in re.chunks_exact_mut(columns).zip(im.chunks_exact_mut(columns)).enumerate() {
-        let mut along = [0f32; PHASE_TERMS];
-        for (l, sum) in along.iter_mut().enumerate() {
-            *sum = (0..PHASE_TERMS).map(|k| terms[k * PHASE_TERMS + l] * down[y * PHASE_TERMS + k]).sum();
-        }
-        for (x, (re, im)) in re.iter_mut().zip(im).enumerate() {
-            let phi: f32 = mean + (0..PHASE_TERMS).map(|l| along[l] * right[x * PHASE_TERMS + l]).sum::<f32>();
-            let (sin, cos) = libm::sincosf(phi);
+    for ((re, im), row) in re.chunks_exact_mut(columns).zip(im.chunks_exact_mut(columns)).zip(&down) {
+        let phases = waves_along(terms, row, &right);
+        for ((re, im), phi) in re.iter_mut().zip(im).zip(phases) {
+            let (sin, cos) = libm::sincosf(mean + phi);
             (*re, *im) = (*re * cos - *im * sin, *re * sin + *im * cos);
         }
     }
@@ -210,28 +234,6 @@ mod tests {
         });
         let count = flips.count();
         assert!((70..=130).contains(&count), "{count} of 200");
-    }
-
-    #[test]
-    fn turns_scales_and_shifts_are_what_they_say() {
-        let mut image = blob();
-        transform(&mut image, (24, 20), 0.0, 1.0, (2.0, -3.0));
-        assert!((image[12 * 20 + 6] - blob()[10 * 20 + 9]).abs() < 1e-6);
-        // A quarter turn of a square brings (y, x) to (x, n - 1 - y) or the reverse.
-        let square: Vec<f32> = (0..81).map(|i| i as f32).collect();
-        let mut turned = square.clone();
-        transform(&mut turned, (9, 9), std::f32::consts::FRAC_PI_2, 1.0, (0.0, 0.0));
-        assert!(
-            (0..9).all(|y| (0..9).all(|x| {
-                let from = (8 - x) * 9 + y;
-                (turned[y * 9 + x] - square[from]).abs() < 1e-3
-            })),
-            "{turned:?}"
-        );
-        let sum = |image: &[f32]| image.iter().sum::<f32>();
-        let mut large = blob();
-        transform(&mut large, (24, 20), 0.2, 1.1, (0.0, 0.0));
-        assert!((sum(&large) / sum(&blob()) - 1.21).abs() < 0.02, "areas grow with the square of the size");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use operators::{Array, Context, DType, ForwardOperator, Noise, Space, Stream};
 use crate::conditions::Condition;
 use crate::{Error, Result};
 
-/// Of the noise-conditioning augmentation; the streams of a batch are (step, place in the batch).
+/// Of the measurement's noise and the noise-conditioning augmentation; the streams of a batch are (step, place in the batch).
 const SHOWN: u8 = 9;
 
 /// Makes conditions of clean images, as a reconstruction makes them of a measurement.
@@ -53,7 +53,7 @@ impl<'a> Shown<'a> {
             _ => images.clone(),
         };
         let x = x.reshape(&[images.batch(), 1, rows, columns])?;
-        let y = self.operator.apply(&x)?;
+        let y = self.condition.disturbed(self.operator.as_ref(), self.operator.apply(&x)?, noise)?;
         let c = self.condition.of(self.operator.as_ref(), &y)?;
         self.condition.augmented(c, noise, &Space::clone(self.operator.domain()))
     }
@@ -79,4 +79,48 @@ fn planes(c: &Array) -> Result<Vec<f32>> {
         values.extend(image.iter().map(|v| v.im));
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conditions::Kind;
+
+    /// Levels of `noise u^2`, in real and imaginary part: mean square `2 noise^2 / 5`, on what was measured.
+    #[test]
+    fn measurements_have_the_noise_that_is_asked_for() {
+        let count = 400;
+        let zeros = Array::from_vec(&[count, 2, 16, 16], vec![0.0; count * 512]).unwrap();
+        let condition = |noise| Condition {
+            kind: Kind::FirstLook { operator: "mri:accel=2,image=complex".parse().unwrap() },
+            augmentation: 0.0,
+            noise,
+            dropout: 0.0,
+        };
+        let of = |condition: &Condition, seed| {
+            let streams = (0..count).map(|place| Stream { slice: 3, sample: place as u32, purpose: SHOWN }).collect();
+            let shown = Shown::new(condition, [2, 16, 16], (-1.0, 1.0)).unwrap();
+            let c = shown.in_data_units(&zeros, &mut Noise::new(seed, streams)).unwrap();
+            // The first look is the zero-filled image, of which k-space is the transform.
+            (shown.operator.apply(&c).unwrap(), c)
+        };
+        let (noisy, without) = (condition(0.2), condition(0.0));
+        assert_eq!(of(&without, 1).1.norm(), 0.0);
+        let (y, _) = of(&noisy, 1);
+        let support =
+            Shown::new(&noisy, [2, 16, 16], (-1.0, 1.0)).unwrap().operator.support().unwrap().to_f32().unwrap();
+        let measured = support.iter().filter(|s| **s > 0.0).count();
+        let squares: Vec<f64> = y
+            .as_complex()
+            .unwrap()
+            .chunks_exact(support.len())
+            .map(|y| y.iter().map(|v| f64::from(v.norm_sqr())).sum::<f64>() / measured as f64)
+            .collect();
+        let mean = squares.iter().sum::<f64>() / count as f64;
+        let (least, most) = squares.iter().fold((f64::MAX, 0f64), |(a, b), v| (a.min(*v), b.max(*v)));
+        println!("{mean:.5} {least:.6} {most:.5}");
+        assert!((0.8..1.2).contains(&(mean / (2.0 * 0.2f64.powi(2) / 5.0))), "{mean}");
+        assert!(least < 1e-5 && most > 0.02, "{least} {most}");
+        assert!(of(&noisy, 2).0.sub(&y).unwrap().norm() > 0.0);
+    }
 }

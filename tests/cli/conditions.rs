@@ -68,6 +68,11 @@ fn a_prior_and_a_sampler_that_do_not_fit_are_found_out_at_once() {
     assert!(!same.stderr.contains("was trained with"), "{}", same.stderr);
     let other = scene.run(&format!("{run} --op mri-8x scan.nii")).ok();
     assert!(other.stderr.contains("was trained with first looks at mri-4x; this is mri-8x"), "{}", other.stderr);
+    let noisy = scene.run(&format!("{run} --op mri-4x --noise 0.1 scan.nii")).ok();
+    assert!(
+        !same.stderr.contains("noise of")
+            && noisy.stderr.contains("noise of 0.1; the prior tiny was trained on measurements without")
+    );
     let guided = format!("{run} --op mri-4x scan.nii").replace("steps=2", "steps=2,guidance=3");
     scene.run(&guided).fails(2, &["without ever dropping its condition"]);
 }

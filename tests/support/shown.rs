@@ -18,7 +18,7 @@ pub fn shown<'a>(name: &str, sampler: &dyn Sampler, prior: &'a dyn Denoiser) -> 
         "sr3" => Kind::LowResolution { factor: 2 },
         _ => Kind::FirstLook { operator: "mri".parse().unwrap() },
     };
-    let condition = Condition { kind, augmentation: 0.0, dropout: 0.1 };
+    let condition = Condition { kind, augmentation: 0.0, noise: 0.0, dropout: 0.1 };
     sampler.is_conditional().then_some(Shown { prior, condition })
 }
 

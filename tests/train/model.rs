@@ -137,6 +137,7 @@ fn what_cannot_be_stored_is_not_written() {
         condition: Some(Condition {
             kind: Kind::FirstLook { operator: "mri-4x".parse().unwrap() },
             augmentation: 0.0,
+            noise: 0.0,
             dropout: 0.1,
         }),
         dropout: 0.1,

@@ -259,7 +259,7 @@ fn conditions_are_learned() {
         let mut case = Case::new(60);
         case.settings.sample_every = Some(60);
         case.network = Unet::new(&UnetSettings { in_channels: 2, ..tiny() }, 3).unwrap();
-        let condition = Condition { kind, augmentation: 0.01, dropout: 0.2 };
+        let condition = Condition { kind, augmentation: 0.01, noise: 0.0, dropout: 0.2 };
         let mut training = case.training();
         training.model = Settings { condition: Some(condition), dropout: 0.2, ..Settings::default() };
         let (folder, mut record) = (tempfile::tempdir().unwrap(), Record::default());

@@ -150,6 +150,10 @@ pub struct Augment {
     /// The largest shift, as a share of the size [default: 0.05].
     #[arg(long, value_name = "SHARE")]
     pub shift: Option<f64>,
+    /// How far images that are turned are bent, too: the spread of each wave of a smooth displacement, as a share of the size
+    /// [default: 0.005].
+    #[arg(long, value_name = "SHARE")]
+    pub elastic: Option<f64>,
     /// The largest |ln gamma| of the contrast [default: 0.2].
     #[arg(long, value_name = "G")]
     pub gamma: Option<f64>,
@@ -217,6 +221,10 @@ pub struct ObjectiveArgs {
     /// standard deviation S to it), or first-look:op=mri-4x (what a measurement looks like before reconstruction).
     #[arg(long, value_name = "CONDITION")]
     pub condition: Option<ConditionArg>,
+    /// The measurements that conditions are made of have Gaussian noise: its standard deviation is drawn for every image, from 0 to
+    /// this, in data units, small ones more often.
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = choices::level, requires = "condition")]
+    pub condition_noise: f64,
     /// How often an image loses its label and its condition, so that the network knows images without (classifier-free guidance).
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub dropout: f64,

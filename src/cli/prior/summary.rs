@@ -51,7 +51,11 @@ fn of(prior: &recon::network::Prior) -> Vec<(&'static str, String)> {
             0.0 => String::new(),
             level => format!(", with noise of {level} in data units added"),
         };
-        lines.push(("condition", format!("{condition}{augmented}; {dropped}")));
+        let noisy = match condition.noise {
+            0.0 => String::new(),
+            most => format!(", of measurements with noise up to {most}"),
+        };
+        lines.push(("condition", format!("{condition}{augmented}{noisy}; {dropped}")));
     }
     if let Some(classes) = classes {
         let chosen = match (classes.chosen(), classes.has_none()) {

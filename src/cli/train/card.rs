@@ -77,7 +77,14 @@ pub(super) fn text(plan: &Plan<'_>, (done, took): (u64, Option<Duration>), last:
             0.0 => String::new(),
             level => format!(", with noise of standard deviation {level} in data units added"),
         };
-        say(format!("- conditioned on {condition}{noise}, left out for {} of the images", args.objective.dropout));
+        let measured = match condition.noise {
+            0.0 => String::new(),
+            most => format!(" of measurements with noise of standard deviation 0 to {most} (data units)"),
+        };
+        say(format!(
+            "- conditioned on {condition}{measured}{noise}, left out for {} of the images",
+            args.objective.dropout
+        ));
         say(match &condition.kind {
             Kind::LowResolution { factor } => format!(
                 "- for `recon --sampler sr3 --op sr-{factor}x --prior {name}`; also a stage of a cascade, a directory with a `recon.json` \

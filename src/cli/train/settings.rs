@@ -55,6 +55,7 @@ pub(super) fn augmentation(args: &Train) -> Augmentation {
         rotation: given.rotation.unwrap_or(usual.rotation),
         scaling: given.scaling.unwrap_or(usual.scaling),
         shift: given.shift.unwrap_or(usual.shift),
+        elastic: given.elastic.unwrap_or(usual.elastic),
         gamma: given.gamma.unwrap_or(usual.gamma),
         gain: given.gain.unwrap_or(usual.gain),
         phase: given.phase.unwrap_or(usual.phase),
@@ -70,7 +71,11 @@ pub(super) fn range(args: &Train) -> (f64, f64) {
 pub(super) fn model(args: &Train, data: &Dataset) -> Settings {
     let times = args.images.reduce as f64;
     let voxel = args.images.voxel_mm.map(|mm| (times * mm, times * mm));
-    let condition = args.objective.condition.as_ref().map(|condition| condition.with_dropout(args.objective.dropout));
+    let condition = args
+        .objective
+        .condition
+        .as_ref()
+        .map(|condition| condition.with(args.objective.condition_noise, args.objective.dropout));
     let is_dropped = condition.is_some() || !data.labels().is_empty();
     Settings {
         condition,

@@ -22,6 +22,9 @@ use arguments::{Convolution, Epilogue, Images, KernelSegment, Maps, PLAIN, THROU
 pub(super) use arguments::{Joined, tensor_map};
 pub(super) use weights::{Filters, INTERLEAVE, Weights};
 
+/// The most images that a convolution sums over.
+pub(super) const SEGMENTS: usize = 3;
+
 /// An image that a convolution sums over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
@@ -75,8 +78,8 @@ pub(super) struct Request {
 }
 
 impl Request {
-    fn kernel_segments(&self, precision: Precision) -> [KernelSegment; 3] {
-        let mut all = [KernelSegment { loads: 0, taps: 1, separate: 1, channels: 0 }; 3];
+    fn kernel_segments(&self, precision: Precision) -> [KernelSegment; SEGMENTS] {
+        let mut all = [KernelSegment { loads: 0, taps: 1, separate: 1, channels: 0 }; SEGMENTS];
         for (to, segment) in all.iter_mut().zip(&self.segments) {
             let blocks = segment.channels.div_ceil(precision.block());
             let (taps, separate) = match (segment.kernel, self.stride) {
@@ -183,7 +186,7 @@ impl Request {
             .map_err(|e| driver_error(&format!("{shared} bytes of shared memory"), e))?;
         let segments = self.kernel_segments(precision);
         let empty = sys::CUtensorMap { opaque: [0; 16] };
-        let mut maps = Maps { images: [empty; 3], weights: empty };
+        let mut maps = Maps { images: [empty; SEGMENTS], weights: empty };
         for (i, segment) in self.segments.iter().enumerate() {
             let rim = if segments[i].taps == 9 { 2 } else { 0 };
             let stride = self.stride as u32;

@@ -12,7 +12,7 @@ use super::record::Recording;
 use super::resample::Resampling as Map;
 use super::training::Learning;
 use super::vectors::{Vector, Vectors};
-use super::{Parts, Program};
+use super::{Parts, Precision, Program};
 use crate::network::{Conv, Id, Op};
 use crate::{Error, Result};
 
@@ -103,6 +103,8 @@ pub(super) struct Builder<'a> {
     pub(super) images: usize,
     pub(super) steps: Vec<Step>,
     pub(super) input: Tensor,
+    /// What its elements cannot hold of it.
+    rest: Option<Tensor>,
     /// Where the gradients of the numbers go, if they are wanted.
     pub(super) learning: Option<Rc<Learning>>,
     vectors: &'a Vectors,
@@ -133,9 +135,15 @@ impl<'a> Builder<'a> {
         let nodes = program.graph.nodes().len();
         let input = Tensor { room: x, channels, size, sums: None };
         let (values, done, steps) = (vec![None; nodes], vec![false; nodes], Vec::new());
-        let mut all = Self { program, record, images, steps, input, learning: None, vectors, values, done, tape };
+        let mut all =
+            Self { program, record, images, steps, input, rest: None, learning: None, vectors, values, done, tape };
         let entered = all.tensor(channels, size, false);
         all.enter(x, &entered);
+        if program.precision == Precision::Bf16 {
+            let rest = all.tensor(channels, size, false);
+            all.enter_part(x, &rest, true);
+            all.rest = Some(rest);
+        }
         all.input = entered.clone();
         all.values[0] = Some(all.plain(0, vec![entered]));
         for at in 1..nodes {
@@ -290,9 +298,10 @@ impl<'a> Builder<'a> {
         if program.wants_sums[result] {
             out.sums = Some(self.record.sums(self.images, size, out.pitch()));
         }
-        let filters: Parts = segments.iter().map(|(_, layer, channels)| (*layer, *channels)).collect();
+        let summed = self.with_rest(&segments);
+        let filters: Parts = summed.iter().map(|(_, layer, channels)| (*layer, *channels)).collect();
         let request = Request {
-            segments: segments
+            segments: summed
                 .iter()
                 .map(|(t, layer, _)| Segment { room: t.room, channels: t.pitch(), kernel: program.kernel(*layer) })
                 .collect(),

@@ -93,9 +93,9 @@ pub enum ScheduleArg {
 pub struct ConditionArg(Condition);
 
 impl ConditionArg {
-    /// The condition, which training leaves out that often.
-    pub fn with_dropout(&self, dropout: f64) -> Condition {
-        Condition { dropout, ..self.0.clone() }
+    /// The condition, made of measurements with noise up to that, which training leaves out that often.
+    pub fn with(&self, noise: f64, dropout: f64) -> Condition {
+        Condition { noise, dropout, ..self.0.clone() }
     }
 }
 
@@ -119,10 +119,7 @@ impl FromStr for ConditionArg {
                 for part in rest.split(',') {
                     match part.split_once('=').ok_or_else(error)? {
                         ("factor", n) => factor = n.parse().ok().filter(|n| (2..=64).contains(n)),
-                        ("augmentation", s) => {
-                            let level: Option<f64> = s.parse().ok();
-                            augmentation = level.filter(|s| *s >= 0.0 && s.is_finite()).ok_or_else(error)?;
-                        }
+                        ("augmentation", s) => augmentation = level(s).map_err(|_| error())?,
                         _ => return Err(error()),
                     }
                 }
@@ -130,8 +127,14 @@ impl FromStr for ConditionArg {
             }
             _ => return Err(error()),
         };
-        Ok(Self(Condition { kind, augmentation, dropout: 0.0 }))
+        Ok(Self(Condition { kind, augmentation, noise: 0.0, dropout: 0.0 }))
     }
+}
+
+/// A standard deviation.
+pub(super) fn level(text: &str) -> Result<f64, String> {
+    let level = text.parse().ok().filter(|level| *level >= 0.0 && f64::is_finite(*level));
+    level.ok_or_else(|| "expected a standard deviation, in data units".into())
 }
 
 /// `simple`, `min-snr:5`, `p2:1,1`.
@@ -170,10 +173,14 @@ mod tests {
         for wrong in ["p2:1", "min-snr:0", "simple:1", "snr", ""] {
             assert!(wrong.parse::<WeightingArg>().is_err(), "{wrong}");
         }
-        let condition = |text: &str| text.parse::<ConditionArg>().map(|condition| condition.with_dropout(0.2));
+        let condition = |text: &str| text.parse::<ConditionArg>().map(|condition| condition.with(0.01, 0.2));
         let kind = Kind::LowResolution { factor: 4 };
-        let expected = Condition { kind, augmentation: 0.1, dropout: 0.2 };
+        let expected = Condition { kind, augmentation: 0.1, noise: 0.01, dropout: 0.2 };
         assert_eq!(condition("low-resolution:factor=4,augmentation=0.1"), Ok(expected));
+        assert_eq!(
+            ["0", "0.5", "-1", "x", "inf"].map(|text| level(text).ok()),
+            [Some(0.0), Some(0.5), None, None, None]
+        );
         assert_eq!(condition("first-look:op=mri:accel=4").unwrap().to_string(), "first looks at mri:accel=4");
         for wrong in
             ["low-resolution", "low-resolution:factor=1", "low-resolution:augmentation=1", "first-look:mri", "x:y"]

@@ -8,6 +8,7 @@ use operators::cuda::{Gpu, driver_error};
 use super::super::Precision;
 use super::super::memory::Room;
 use super::super::record::Places;
+use super::SEGMENTS;
 use crate::Result;
 
 #[repr(C)]
@@ -71,7 +72,7 @@ pub(super) struct KernelSegment {
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Convolution {
-    pub(super) segments: [KernelSegment; 3],
+    pub(super) segments: [KernelSegment; SEGMENTS],
     pub(super) stride: i32,
     pub(super) padding: i32,
     pub(super) images: i32,
@@ -86,16 +87,16 @@ pub(super) struct Convolution {
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(super) struct Maps {
-    pub(super) images: [sys::CUtensorMap; 3],
+    pub(super) images: [sys::CUtensorMap; SEGMENTS],
     pub(super) weights: sys::CUtensorMap,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Images {
-    pub(super) image: [u64; 3],
-    pub(super) pitch: [i32; 3],
-    pub(super) channels: [i32; 3],
+    pub(super) image: [u64; SEGMENTS],
+    pub(super) pitch: [i32; SEGMENTS],
+    pub(super) channels: [i32; SEGMENTS],
 }
 
 /// A description of an array for the copying unit: `size` and `strides` (bytes, without the innermost) of the array, the tile that one copy

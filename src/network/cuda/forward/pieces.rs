@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::super::conv::SEGMENTS;
 use super::super::launch::Launch;
 use super::super::memory::Room;
 use super::super::record::Task;
 use super::super::resample::{Resample, Resampling as Map};
 use super::super::vectors::Vector;
-use super::{Builder, Step, Tensor};
+use super::{Builder, Share, Step, Tensor};
 use crate::Result;
 
 impl Builder<'_> {
@@ -93,8 +94,27 @@ impl Builder<'_> {
         });
     }
 
+    /// The images a convolution sums over: beside the network's input in bfloat16, what that cannot hold of it. At the lowest noise
+    /// levels an image of -1 to 1 has noise of 0.01, and bfloat16 steps of 0.004 to 0.008: without the rest the denoised images are 0.4 dB
+    /// worse there.
+    pub(super) fn with_rest(&self, segments: &[Share]) -> Vec<Share> {
+        let mut all = segments.to_vec();
+        let inputs = segments.iter().filter(|(tensor, ..)| tensor.room == self.input.room);
+        for (rest, (_, layer, channels)) in self.rest.iter().cycle().zip(inputs) {
+            if all.len() < SEGMENTS {
+                all.push((rest.clone(), *layer, *channels));
+            }
+        }
+        all
+    }
+
     /// From floats `[image, channel, y, x]`.
     pub(in crate::network::cuda) fn enter(&mut self, x: Room, to: &Tensor) {
+        self.enter_part(x, to, false);
+    }
+
+    /// The same, or with `rest` what the elements cannot hold.
+    pub(super) fn enter_part(&mut self, x: Room, to: &Tensor, rest: bool) {
         let pixels = to.size.0 * to.size.1;
         let (channels, padded, images, room) = (to.channels, to.pitch(), self.images, to.room);
         let grid = [(images * pixels * padded / 8).div_ceil(256), 1, 1];
@@ -106,6 +126,7 @@ impl Builder<'_> {
                 .arg(padded as i32)
                 .arg(pixels as i32)
                 .arg(images as i32)
+                .arg(i32::from(rest))
                 .arg(places.at(room))
         });
     }

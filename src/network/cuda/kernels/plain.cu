@@ -69,8 +69,16 @@ extern "C" __global__ void spread(const element* x, int height, int width, int c
     store8(y + pixel * channels + vector * 8, v);
 }
 
-// [image, channel, pixel] float -> [image, pixel, padded channel]; the padding is zero.
-extern "C" __global__ void enter(const float* x, int channels, int padded, int pixels, int images, element* y) {
+// What an element cannot hold of a float.
+__device__ __forceinline__ float rest_of(float v) {
+#if ELEMENT_BITS == 16
+    return v - low_half(pack_halves(v, 0.f));
+#else
+    return 0.f;
+#endif
+}
+// [image, channel, pixel] float -> [image, pixel, padded channel]; the padding is zero. With `rest`, what the elements cannot hold.
+extern "C" __global__ void enter(const float* x, int channels, int padded, int pixels, int images, int rest, element* y) {
     after_predecessor();
     u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     if (i >= (u64)images * pixels * (padded / 8)) return;
@@ -82,6 +90,7 @@ extern "C" __global__ void enter(const float* x, int channels, int padded, int p
     for (int k = 0; k < 8; k++) {
         int c = vector * 8 + k;
         v[k] = c < channels ? x[(image * channels + c) * pixels + pixel] : 0.f;
+        if (rest) v[k] = rest_of(v[k]);
     }
     store8_operand(y + (image * pixels + pixel) * padded + vector * 8, v);
 }
