@@ -29,7 +29,7 @@ pub struct Preset {
     pub sampler: Spec,
     /// Posterior samples whose mean is the result.
     pub samples: usize,
-    /// What the standard deviation of the samples is multiplied by to be that of the error.
+    /// What the standard deviation of the samples is multiplied by to be that of the error; 1 for a prior it was not measured with.
     ///
     /// Samples vary less than their mean errs. The factor is `1 / sqrt(r)`, `r` the predictive variance over the squared error
     /// ([`crate::metrics::Calibration::variance_ratio`]), on slices of people that nothing is reported on: of `fast` the geometric mean
@@ -41,41 +41,53 @@ pub struct Preset {
 /// What was measured for operators whose names begin alike.
 struct Row {
     operators: &'static str,
-    fast: (f64, f64),
-    good: (f64, f64),
+    /// The first noise level of `fast` and `good`. It must exceed the error of the pseudo-inverse: small where k-space has a centre, large
+    /// where pixels are missing.
+    sigma: (f64, f64),
+    /// The ratio of predictive variance to squared error of `fast` and `good`, with each of [`PRIORS`].
+    ratios: [(f64, f64); PRIORS.len()],
 }
+
+/// The priors that the ratios were measured with, by name.
+const PRIORS: [&str; 2] = ["brain-mr", "brain-mr-large"];
 
 /// The samples of [`Quality::Fast`] and [`Quality::Good`], and of [`Quality::Best`].
 const SAMPLES: (usize, usize) = (2, 10);
 
-/// Of `fast` and `good` the first noise level and the ratio of predictive variance to squared error.
-///
-/// The first level must exceed the error of the pseudo-inverse: small where k-space has a centre, large where pixels are missing.
 const ROWS: [Row; 4] = [
-    Row { operators: "mri", fast: (0.5, 0.314), good: (0.5, 0.513) },
-    Row { operators: "sr", fast: (1.3, 0.174), good: (40.0, 0.207) },
-    Row { operators: "blur", fast: (2.8, 0.165), good: (40.0, 0.193) },
+    Row { operators: "mri", sigma: (0.5, 0.5), ratios: [(0.314, 0.513), (0.310, 0.504)] },
+    Row { operators: "sr", sigma: (1.3, 40.0), ratios: [(0.174, 0.207), (0.226, 0.266)] },
+    Row { operators: "blur", sigma: (2.8, 40.0), ratios: [(0.165, 0.193), (0.213, 0.266)] },
     // Every other one: starts from noise, as a hole needs it.
-    Row { operators: "", fast: (40.0, 0.376), good: (8.4, 0.378) },
+    Row { operators: "", sigma: (40.0, 8.4), ratios: [(0.376, 0.378), (0.348, 0.476)] },
 ];
 
 impl Quality {
-    /// The sampler for images measured by the operator that `operator` names.
+    /// The sampler for images measured by the operator that `operator` names, with the prior of that name.
     ///
     /// # Errors
     /// [`operators::Error::Unknown`] if there is no such operator.
-    pub fn preset(self, operator: &Spec) -> Result<Preset> {
+    pub fn preset(self, operator: &Spec, prior: &str) -> Result<Preset> {
         let (entry, _) = operator.resolve("operator", operators::OPERATORS)?;
         let row =
             ROWS.iter().find(|row| entry.name().starts_with(row.operators)).expect("the last row takes every name");
         let projection = |steps: u32, sigma: f64| format!("projection:steps={steps},sigma={sigma}");
         let (few, many) = SAMPLES;
-        let (sampler, samples, ratio) = match self {
-            Self::Fast => (projection(25, row.fast.0), few, row.fast.1),
-            Self::Good => (projection(100, row.good.0), few, row.good.1),
-            Self::Best => (projection(100, row.good.0), many, of_more_samples(row.good.1, SAMPLES)),
+        let (sampler, samples) = match self {
+            Self::Fast => (projection(25, row.sigma.0), few),
+            Self::Good => (projection(100, row.sigma.1), few),
+            Self::Best => (projection(100, row.sigma.1), many),
         };
-        Ok(Preset { sampler: sampler.parse()?, samples, spread: 1.0 / ratio.sqrt() })
+        let spread = PRIORS.iter().position(|name| *name == prior).map_or(1.0, |at| {
+            let (fast, good) = row.ratios[at];
+            let ratio = match self {
+                Self::Fast => fast,
+                Self::Good => good,
+                Self::Best => of_more_samples(good, SAMPLES),
+            };
+            1.0 / ratio.sqrt()
+        });
+        Ok(Preset { sampler: sampler.parse()?, samples, spread })
     }
 }
 
@@ -105,20 +117,25 @@ mod tests {
     fn every_operator_has_a_sampler_that_exists_at_every_quality() {
         for entry in operators::OPERATORS {
             for quality in [Quality::Fast, Quality::Good, Quality::Best] {
-                let preset = quality.preset(&entry.name.parse().unwrap()).unwrap();
-                crate::samplers::build(&preset.sampler).unwrap();
-                assert!(preset.samples > 1 && preset.spread > 1.0, "{}: {preset:?}", entry.name);
+                for prior in PRIORS {
+                    let preset = quality.preset(&entry.name.parse().unwrap(), prior).unwrap();
+                    crate::samplers::build(&preset.sampler).unwrap();
+                    assert!(preset.samples > 1 && preset.spread > 1.0, "{}: {preset:?}", entry.name);
+                    assert!(datasets::PRIORS.iter().any(|bundled| bundled.name == prior));
+                }
+                assert_eq!(quality.preset(&entry.name.parse().unwrap(), "mine").unwrap().spread, 1.0);
             }
         }
     }
 
     #[test]
     fn a_hole_starts_from_noise_and_a_scan_near_its_pseudo_inverse() {
-        let sampler = |quality: Quality, operator: &str| quality.preset(&operator.parse().unwrap()).unwrap().sampler;
+        let sampler =
+            |quality: Quality, operator: &str| quality.preset(&operator.parse().unwrap(), PRIORS[0]).unwrap().sampler;
         assert_eq!(sampler(Quality::Fast, "mri-4x").to_string(), "projection:sigma=0.5,steps=25");
         assert_eq!(sampler(Quality::Fast, "inpaint-box").to_string(), "projection:sigma=40,steps=25");
         assert_eq!(sampler(Quality::Good, "sr-4x").to_string(), "projection:sigma=40,steps=100");
         assert_eq!(sampler(Quality::Best, "sr-4x").to_string(), "projection:sigma=40,steps=100");
-        assert!(Quality::Best.preset(&"mir-4x".parse().unwrap()).is_err());
+        assert!(Quality::Best.preset(&"mir-4x".parse().unwrap(), PRIORS[0]).is_err());
     }
 }

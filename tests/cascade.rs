@@ -148,11 +148,11 @@ type Case = (&'static str, (usize, usize), &'static [(usize, f64)]);
 #[test]
 fn a_cascade_draws_from_the_law_of_its_chain() {
     let cases: [Case; 4] = [
-        ("sr3:steps=1000", (8, 4), &[(2, 0.1), (2, 0.15)]),
-        ("conditional:steps=200,solver=dpm-solver++", (8, 4), &[(2, 0.1), (2, 0.15)]),
+        ("sr3:start=noise,steps=1000", (8, 4), &[(2, 0.1), (2, 0.15)]),
+        ("conditional:start=noise,steps=200,solver=dpm-solver++", (8, 4), &[(2, 0.1), (2, 0.15)]),
         // Sides that do not divide, and factors whose order matters.
-        ("conditional:steps=200,solver=dpm-solver++", (7, 5), &[(2, 0.1), (3, 0.15)]),
-        ("conditional:steps=200,solver=dpm-solver++", (9, 8), &[(2, 0.0), (2, 0.2), (2, 0.1)]),
+        ("conditional:start=noise,steps=200,solver=dpm-solver++", (7, 5), &[(2, 0.1), (3, 0.15)]),
+        ("conditional:start=noise,steps=200,solver=dpm-solver++", (9, 8), &[(2, 0.0), (2, 0.2), (2, 0.1)]),
     ];
     for (spec, size, stages) in cases {
         let scene = Scene::new(size, stages);

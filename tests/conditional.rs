@@ -319,9 +319,9 @@ fn sr3_and_conditional_draw_from_the_law_given_the_condition() {
     let (mean, covariance) = scene.posterior(&scene.c);
     let karras = "sigma=40,sigma_min=0.002,spacing=karras";
     for spec in [
-        format!("sr3:steps=1000,{karras}"),
-        format!("conditional:steps=200,solver=dpm-solver++,{karras}"),
-        format!("conditional:steps=1000,eta=0.5,{karras}"),
+        format!("sr3:start=noise,steps=1000,{karras}"),
+        format!("conditional:start=noise,steps=200,solver=dpm-solver++,{karras}"),
+        format!("conditional:start=noise,steps=1000,eta=0.5,{karras}"),
     ] {
         let samples = scene.draw(&spec, 2500);
         let scores = Scores::new(&samples, &mean, &covariance);
@@ -341,12 +341,13 @@ fn sr3_and_conditional_draw_from_the_law_given_the_condition() {
 fn what_is_added_to_the_paper_is_what_is_said() {
     for (options, guidance, project, augmentation, eta) in [
         ("", 1.0, false, 0.0, 0.0),
+        (",start=noise", 1.0, false, 0.0, 0.4),
         (",guidance=2.5", 2.5, false, 0.0, 0.0),
-        (",project=true,eta=0.6", 1.0, true, 0.0, 0.6),
+        (",project=true", 1.0, true, 0.0, 0.6),
         (",guidance=0.5,project=true", 0.5, true, 0.3, 0.0),
     ] {
         let scene = Scene::new(augmentation);
-        let spec = format!("conditional:steps=7,sigma=3,sigma_min=0.05,spacing=log{options}");
+        let spec = format!("conditional:steps=7,sigma=3,sigma_min=0.05,spacing=log,eta={eta}{options}");
         let found = scene.draw(&spec, 2);
         let a = dense(&*scene.operator);
         let inverse = a.clone().pseudo_inverse(1e-6).unwrap();
@@ -358,7 +359,8 @@ fn what_is_added_to_the_paper_is_what_is_said() {
             0.0 => vec![scene.c.clone(); 2],
             level => draw().into_iter().map(|z| &scene.c + z * level).collect(),
         };
-        let mut x: Vec<DVector<f64>> = draw().into_iter().map(|z| z * 3.0).collect();
+        let from = |i: usize| if options.contains("start=noise") { DVector::zeros(n) } else { shown[i].clone() };
+        let mut x: Vec<DVector<f64>> = draw().into_iter().enumerate().map(|(i, z)| from(i) + z * 3.0).collect();
         let ratio = (0.05f64 / 3.0).powf(1.0 / 6.0);
         for step in 0..7 {
             let sigma = 3.0 * ratio.powi(step);
@@ -447,7 +449,7 @@ fn a_first_look_at_k_space_is_a_condition_as_well() {
         let count = 1500;
         let many = y.repeat(count).unwrap();
         let problem = Problem { operator: &*operator, y: &many, noise_std: 0.0 };
-        let sampler = "conditional:steps=150,solver=dpm-solver++,sigma=40,sigma_min=0.002,spacing=karras";
+        let sampler = "conditional:start=noise,steps=150,solver=dpm-solver++,sigma=40,sigma_min=0.002,spacing=karras";
         let sampler = samplers::build(&sampler.parse().unwrap()).unwrap();
         let mut run = Run { noise: &mut Noise::new(7, streams(count)), observer: &mut Silent };
         let samples = sampler.sample(&problem, &prior, &mut run).unwrap();

@@ -49,6 +49,24 @@ fn bundled_prior() {
     check(&bundled(), &vectors("prior_io.safetensors"));
 }
 
+#[test]
+fn the_other_bundled_priors() {
+    for (name, io, channels) in
+        [("brain-mr-large", "large", (1, 1)), ("brain-mr-complex", "complex", (2, 2)), ("brain-sr4", "sr4", (2, 1))]
+    {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/data").join(name);
+        let prior = Prior::open(&folder).unwrap();
+        check(&prior, &vectors(&format!("prior_{io}_io.safetensors")));
+        let graph = prior.network.graph();
+        assert_eq!((graph.input_channels(), graph.output_channels()), channels);
+        assert_eq!(prior.condition.is_some(), name == "brain-sr4");
+        // What is inside the program is what lies in the folder.
+        let inside = datasets::PRIORS.iter().find(|prior| prior.name == name).unwrap();
+        assert_eq!(inside.weights, std::fs::read(folder.join("diffusion_pytorch_model.safetensors")).unwrap());
+        assert!(inside.weights.len() <= 16 << 20 && inside.card.contains("recon train"));
+    }
+}
+
 /// The vectors come without a schedule.
 fn open_without_scheduler(directory: &Path) -> Prior {
     let text = std::fs::read_to_string(directory.join("config.json")).unwrap();

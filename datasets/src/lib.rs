@@ -1,4 +1,4 @@
-//! What ships with `recon`: phantoms, a scan, a prior and the LPIPS weights.
+//! What ships with `recon`: phantoms, a scan, priors and the LPIPS weights.
 //!
 //! Everything is inside the library, so a program built on it needs no file beside it and no network. Licences stand beside the
 //! data in `datasets/data`.
@@ -24,19 +24,37 @@ pub struct Prior {
     pub card: &'static str,
 }
 
-/// The default prior: brain MR slices, one real channel, 256x256, 4.7 M parameters, trained by `recon train`.
-pub static BRAIN_MR: Prior = Prior {
-    name: "brain-mr",
-    config: include_str!("../data/brain-mr/config.json"),
-    scheduler: include_str!("../data/brain-mr/scheduler_config.json"),
-    weights: include_bytes!("../data/brain-mr/diffusion_pytorch_model.safetensors"),
-    voxel_mm: (0.85, 0.85),
-    settings: None,
-    card: include_str!("../data/brain-mr/README.md"),
-};
+/// The prior in a folder of `datasets/data`.
+macro_rules! prior {
+    ($name:literal, $settings:expr) => {
+        Prior {
+            name: $name,
+            config: include_str!(concat!("../data/", $name, "/config.json")),
+            scheduler: include_str!(concat!("../data/", $name, "/scheduler_config.json")),
+            weights: include_bytes!(concat!("../data/", $name, "/diffusion_pytorch_model.safetensors")),
+            voxel_mm: (0.85, 0.85),
+            settings: $settings,
+            card: include_str!(concat!("../data/", $name, "/README.md")),
+        }
+    };
+}
+
+/// The default on a processor: brain MR slices, one real channel, 256x256, 4.7 million parameters, trained by `recon train` as all of
+/// them.
+pub static BRAIN_MR: Prior = prior!("brain-mr", None);
+
+/// The default on a GPU: the same images, 8.0 million parameters in layers that are twice as wide.
+pub static BRAIN_MR_LARGE: Prior = prior!("brain-mr-large", None);
+
+/// Complex images: real and imaginary part as two channels, smooth phases.
+pub static BRAIN_MR_COMPLEX: Prior =
+    prior!("brain-mr-complex", Some(include_str!("../data/brain-mr-complex/recon.json")));
+
+/// Conditional super-resolution (SR3): shown the bicubic interpolation of images four times smaller, with noise of up to 0.05.
+pub static BRAIN_SR4: Prior = prior!("brain-sr4", Some(include_str!("../data/brain-sr4/recon.json")));
 
 /// All bundled priors.
-pub static PRIORS: &[&Prior] = &[&BRAIN_MR];
+pub static PRIORS: &[&Prior] = &[&BRAIN_MR, &BRAIN_MR_LARGE, &BRAIN_MR_COMPLEX, &BRAIN_SR4];
 
 /// LPIPS v0.1: the AlexNet features and the linear heads of Zhang et al. (2018), safetensors.
 pub static LPIPS_ALEX: &[u8] = include_bytes!("../data/lpips_alex.safetensors");

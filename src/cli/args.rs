@@ -126,9 +126,10 @@ pub struct Measure {
 #[derive(Debug, Args)]
 pub struct Model {
     /// The prior: a diffusers directory, a guided-diffusion or EDM checkpoint, the name of a bundled one, or a cascade: a directory whose
-    /// recon.json names its stages, {"stages": ["first", "second"]}.
-    #[arg(long, value_name = "DIR|FILE", default_value = "brain-mr")]
-    pub prior: PathBuf,
+    /// recon.json names its stages, {"stages": ["first", "second"]} [default: brain-mr, on a GPU brain-mr-large; brain-mr-complex where
+    /// images are complex, brain-sr4 for sr3].
+    #[arg(long, value_name = "DIR|FILE")]
+    pub prior: Option<PathBuf>,
     /// Class of a class-conditional prior, counted from 0.
     #[arg(long, value_name = "N")]
     pub class: Option<usize>,

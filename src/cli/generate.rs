@@ -10,7 +10,7 @@ use super::args::{Bounds, Generate};
 use super::batch;
 use super::device;
 use super::exit::Usage;
-use super::prior::Prior;
+use super::prior::{self, Prior};
 use super::progress::{Bar, interrupted};
 
 /// What will be drawn with.
@@ -33,27 +33,25 @@ impl<'a> Drawer<'a> {
         if let (Some(reason), false) = (idle_gpu, args.quiet) {
             super::note(&reason);
         }
-        let load = |class| Prior::load(&args.model.prior, class, args.model.precision.into());
+        let path = prior::named_or(&args.model, prior::for_images(&device));
+        let load = |class| Prior::load(path, class, args.model.precision.into());
         let prior = load(args.model.class)?;
         if let Some(condition) = prior.condition() {
             let message = format!(
                 "--prior {}: is conditioned on {condition}, so it draws nothing alone; recon --sampler sr3 or conditional shows it one",
-                args.model.prior.display()
+                path.display()
             );
             return Err(Usage(message).into());
         }
         if !prior.knows_no_class() {
-            let message = format!(
-                "--prior {}: knows images of a class only; choose one with --class",
-                args.model.prior.display()
-            );
+            let message = format!("--prior {}: knows images of a class only; choose one with --class", path.display());
             return Err(Usage(message).into());
         }
         let without = args.guidance.map(|_| load(args.null_class)).transpose()?;
         if without.as_ref().is_some_and(|prior| !prior.knows_no_class()) {
             let message = format!(
                 "--guidance: {} knows no images without a class; if one of its classes stands for none, name it with --null-class",
-                args.model.prior.display()
+                path.display()
             );
             return Err(Usage(message).into());
         }

@@ -16,7 +16,7 @@ use super::args::{Measure, MethodArg, Metrics, NoiseArg};
 use super::batch::{is_out_of_memory, nearly_equal, together};
 use super::device;
 use super::exit::Usage;
-use super::prior::Prior;
+use super::prior::{self, Prior};
 use super::progress::{Bar, interrupted};
 use super::target::Target;
 
@@ -101,7 +101,8 @@ pub fn run(args: &Metrics) -> anyhow::Result<()> {
         return Err(Usage("--timesteps all: there are infinitely many; expected a number".into()).into());
     }
     let (device, _) = device::open(options.model.device, true)?;
-    let prior = Prior::load(&options.model.prior, options.model.class, options.model.precision.into())?;
+    let path = prior::named_or(&options.model, prior::for_images(&device));
+    let prior = Prior::load(path, options.model.class, options.model.precision.into())?;
     let judge = Judge { method: method(args), quantisation, prior, device };
     let files =
         options.likelihood.iter().map(|path| measure(path, args, &judge)).collect::<anyhow::Result<Vec<_>>>()?;

@@ -17,7 +17,7 @@ use super::device;
 use super::exit::{BadInput, Usage};
 use super::journal::Journal;
 use super::outputs::{Outputs, check_distinct};
-use super::prior::Prior;
+use super::prior::{self, Prior};
 use super::target::Target;
 
 mod seconds;
@@ -86,15 +86,11 @@ impl OpenFile {
 impl Plan {
     /// Resolves everything and checks that it fits together.
     pub fn new(args: &Reconstruct) -> anyhow::Result<Self> {
-        let Preset { sampler: spec, samples: default_samples, spread } = match &args.sampler {
-            Some(spec) => Preset { sampler: spec.clone(), samples: DEFAULT_SAMPLES, spread: 1.0 },
-            None => {
-                let preset = Quality::from(args.quality).preset(&args.measure.op)?;
-                // The factor was measured with this prior.
-                let known = args.model.prior.as_os_str() == datasets::BRAIN_MR.name;
-                Preset { spread: if known { preset.spread } else { 1.0 }, ..preset }
-            }
+        let preset = |prior: &Path| match &args.sampler {
+            Some(spec) => Ok(Preset { sampler: spec.clone(), samples: DEFAULT_SAMPLES, spread: 1.0 }),
+            None => Quality::from(args.quality).preset(&args.measure.op, &prior.to_string_lossy()),
         };
+        let Preset { sampler: spec, samples: default_samples, .. } = preset(Path::new(""))?;
         let sampler = samplers::build(&spec)?;
         let (denoise, vjp) = sampler.evaluations();
         let uses_prior = denoise + vjp > 0;
@@ -114,9 +110,9 @@ impl Plan {
         }
         args.measure.op.resolve("operator", operators::OPERATORS)?;
         let (device, idle_gpu) = device::open(args.model.device, uses_prior)?;
-        let prior = uses_prior
-            .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
-            .transpose()?;
+        let path = prior::named_or(&args.model, prior::for_measurement(sampler.as_ref(), &args.measure.op, &device));
+        let spread = preset(path)?.spread;
+        let prior = uses_prior.then(|| Prior::load(path, args.model.class, args.model.precision.into())).transpose()?;
         if let Some(prior) = &prior {
             prior.check(sampler.as_ref(), &spec.name)?;
         }

@@ -14,6 +14,8 @@ use recon::samplers::Sampler;
 use super::exit::Usage;
 
 mod summary;
+mod usual;
+pub use usual::{for_images, for_measurement, named_or};
 
 /// A pixel that is this much larger or smaller than those of the training images is worth a warning.
 const FAR: f64 = 1.5;

@@ -15,7 +15,7 @@ use super::args::{ObjectiveArg, Tune};
 use super::device;
 use super::exit::{BadInput, Usage};
 use super::outputs::check_free;
-use super::prior::Prior;
+use super::prior::{self, Prior};
 use super::progress::interrupted;
 use super::target::{Target, intensities, is_empty};
 
@@ -57,9 +57,8 @@ pub fn run(args: &Tune) -> anyhow::Result<()> {
     if let Some(reason) = idle {
         note(&reason);
     }
-    let prior = uses_prior
-        .then(|| Prior::load(&args.model.prior, args.model.class, args.model.precision.into()))
-        .transpose()?;
+    let path = prior::named_or(&args.model, prior::for_measurement(sampler.as_ref(), &args.measure.op, &device));
+    let prior = uses_prior.then(|| Prior::load(path, args.model.class, args.model.precision.into())).transpose()?;
     if let Some(prior) = &prior {
         prior.check(sampler.as_ref(), &spec.name)?;
     }

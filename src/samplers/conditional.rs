@@ -8,13 +8,17 @@ use operators::{Array, Spec};
 
 use super::{Entry, Problem, Run, Sampler, cascade, check_images};
 use crate::denoiser::{ClassifierFree, Clipped, Consistent, Denoiser};
-use crate::generators::{Ddim, DpmSolver, Generator, generate};
+use crate::generators::{Ddim, DpmSolver, Generator, edit, generate};
 use crate::schedule::{self, Schedule, Spacing};
 use crate::{Error, Result};
 
-/// `c` of the measurement ([`crate::conditions::Condition::of`]), noised where training did that; then `x <- sigma z` and down with
+/// `c` of the measurement ([`crate::conditions::Condition::of`]), noised where training did that; then `x <- c + sigma z` and down with
 /// `x0 = E[x0 | x, c]`: the network knows `p(x0 | c)`, and nothing else pulls towards the data.
 ///
+/// - `start`: the papers begin with `x <- sigma z` at the largest level. A network that predicts the noise knows little of an image under so
+///   much of it: an error `e` of the noise is one of `sigma e` of the image, its mean above all, and few steps, or deterministic ones, never
+///   lose it. At a level that hides what `c` lacks, and no more, `c + sigma z` has the law of `x0 + sigma z` but for that (Chung, Sim, Ye,
+///   "Come-closer-diffuse-faster", CVPR 2022);
 /// - `guidance` `w` is not 1: `x0 = x0_u + w (x0_c - x0_u)`, `x0_u` with the condition dropped ([`ClassifierFree`]);
 /// - `clip`: `x0` within `[0, clip]`, as the published code keeps it within its range;
 /// - `project`: `x0 <- x0 + A^+ (y - A x0)` ([`Consistent`]), which the paper does not do.
@@ -27,12 +31,23 @@ pub struct Conditional {
     pub schedule: Schedule,
     /// How a step is taken.
     pub steps: Steps,
+    /// Where the steps begin.
+    pub start: Start,
     /// Weight of the condition.
     pub guidance: f64,
     /// The largest intensity, in data units.
     pub clip: Option<f64>,
     /// Whether every denoised image is made to explain the measurement.
     pub project: bool,
+}
+
+/// Where [`Conditional`] begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Noise alone.
+    Noise,
+    /// The condition and noise.
+    Condition,
 }
 
 /// How [`Conditional`] goes from one level to the next.
@@ -51,7 +66,8 @@ pub(crate) const ENTRY: Entry = Entry {
     reference: "Saharia et al. 2022, Image super-resolution via iterative refinement",
     parameters: &[
         schedule::steps("50"),
-        schedule::sigma(schedule::LARGEST),
+        START,
+        schedule::sigma(SIGMA),
         schedule::SIGMA_MIN,
         schedule::spacing("trailing"),
         SOLVER,
@@ -62,6 +78,16 @@ pub(crate) const ENTRY: Entry = Entry {
     ],
     build: |spec| Ok(Box::new(Conditional::from_spec(spec, Spacing::Trailing, 50, 0.0)?)),
 };
+
+pub(super) const START: Parameter = Parameter {
+    name: "start",
+    default: "condition",
+    about: "condition (with noise of sigma), or noise alone, as the papers do",
+};
+
+/// The first level of `start=condition`, and what the help says of both.
+const FROM_CONDITION: f64 = 1.0;
+pub(super) const SIGMA: &str = "1; with start=noise the prior's largest, at most 78.7";
 
 pub(super) const SOLVER: Parameter =
     Parameter { name: "solver", default: "ddim", about: "ddim (eta=1 is DDPM) or dpm-solver++ (second order)" };
@@ -84,11 +110,17 @@ pub(super) const PROJECT: Parameter = Parameter {
 
 impl Conditional {
     pub(super) fn from_spec(spec: &Spec, spacing: Spacing, steps: usize, eta: f64) -> Result<Self> {
-        let schedule = Schedule::from_spec(spec, Schedule { spacing, ..Schedule::ddpm(steps) })?;
+        let start = spec.choice("start", &[("condition", Start::Condition), ("noise", Start::Noise)])?;
+        let usual = Schedule { spacing, ..Schedule::ddpm(steps) };
+        let schedule = match start {
+            Start::Condition => Schedule::from_spec(spec, Schedule { sigma: Some(FROM_CONDITION), ..usual })?,
+            Start::Noise => Schedule::from_spec(spec, usual)?,
+        };
         let eta = spec.number("eta", eta, 0.0..=1.0)?;
         let uses_eta = spec.choice("solver", &[("ddim", true), ("dpm-solver++", false)])?;
         Ok(Self {
             schedule,
+            start,
             steps: if uses_eta { Steps::Ddim(eta) } else { Steps::DpmSolver },
             guidance: spec.number("guidance", 1.0, -100.0..=100.0)?,
             clip: match spec.text("clip") {
@@ -127,7 +159,14 @@ impl Conditional {
         if let Some(problem) = measured.filter(|_| self.project) {
             shown = Box::new(Consistent::new(shown, problem.operator, problem.y)?);
         }
-        generate(self.generator().as_ref(), shown.as_ref(), run)
+        let generator = self.generator();
+        match self.start {
+            Start::Noise => generate(generator.as_ref(), shown.as_ref(), run),
+            Start::Condition => {
+                let sigma = generator.start(shown.sigma_range())?;
+                edit(generator.as_ref(), shown.as_ref(), c, sigma, run)
+            }
+        }
     }
 }
 

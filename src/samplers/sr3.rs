@@ -4,7 +4,7 @@
 
 use operators::Array;
 
-use super::conditional::{CLIP, GUIDANCE, PROJECT, SOLVER, eta};
+use super::conditional::{CLIP, GUIDANCE, PROJECT, SIGMA, SOLVER, START, eta};
 use super::{Conditional, Entry, Problem, Run, Sampler};
 use crate::Result;
 use crate::conditions::Kind;
@@ -29,7 +29,8 @@ pub(crate) const ENTRY: Entry = Entry {
     reference: "Saharia et al. 2022, Image super-resolution via iterative refinement",
     parameters: &[
         schedule::steps("100"),
-        schedule::sigma(schedule::LARGEST),
+        START,
+        schedule::sigma(SIGMA),
         schedule::SIGMA_MIN,
         schedule::spacing("linear"),
         SOLVER,

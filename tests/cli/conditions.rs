@@ -39,6 +39,21 @@ fn a_conditional_prior_reconstructs_what_it_is_conditioned_on() {
 }
 
 #[test]
+fn the_prior_that_is_not_named_fits_the_job() {
+    let scene = Scene::with_head();
+    let run = "--device cpu --samples 1 --slices 1:2 --force -o a.nii scan.nii";
+    for (job, name) in [
+        ("--sampler projection:steps=1 --op mri-4x", "brain-mr"),
+        ("--sampler projection:steps=1 --op mri-4x:image=complex", "brain-mr-complex"),
+        ("--sampler sr3:steps=1 --op sr-4x", "brain-sr4"),
+        ("--sampler projection:steps=1 --op mri-4x --prior brain-mr-large", "brain-mr-large"),
+    ] {
+        scene.run(&format!("{job} {run}")).ok();
+        assert_eq!(scene.sidecar("a.json").prior.unwrap().name, name, "{job}");
+    }
+}
+
+#[test]
 fn a_prior_and_a_sampler_that_do_not_fit_are_found_out_at_once() {
     let scene = with_network();
     let names = scene.names();
@@ -47,7 +62,10 @@ fn a_prior_and_a_sampler_that_do_not_fit_are_found_out_at_once() {
         assert_eq!(scene.names(), names, "{arguments}");
     };
     fails("--prior tiny --op sr-2x scan.nii", &["--sampler ", "conditioned on low-resolution", "sr3"]);
-    fails("--sampler sr3 --op sr-2x scan.nii", &["--sampler sr3", "brain-mr is unconditional", "recon prior info"]);
+    let unconditional = ["--sampler sr3", "brain-mr is unconditional", "recon prior info"];
+    fails("--sampler sr3 --prior brain-mr --op sr-2x scan.nii", &unconditional);
+    // The prior that is taken for it knows another factor.
+    fails("--sampler sr3 --op sr-2x scan.nii", &["brain-sr4", "4 times smaller (--op sr-4x)"]);
     fails("--prior tiny --sampler sr3 --op mri-4x scan.nii", &["2 times smaller (--op sr-2x)"]);
     fails("--prior tiny --sampler sr3 --op sr-4x scan.nii", &["2 times smaller (--op sr-2x)"]);
     fails("sample --prior tiny -o a.npy", &["conditioned on low-resolution", "draws nothing alone"]);

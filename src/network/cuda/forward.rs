@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::attention::Attention;
-use super::conv::{Filters, Finish, Request, Segment, Sums, Weights};
+use super::conv::{Finish, Request, Segment, Sums};
 use super::memory::Room;
 use super::record::Recording;
 use super::resample::Resampling as Map;
@@ -19,6 +19,8 @@ use crate::{Error, Result};
 mod norms;
 pub(super) use norms::Norm;
 mod pieces;
+mod shares;
+pub(super) use shares::{filters, joined_parts, upload};
 
 /// An image of the batch in NHWC.
 #[derive(Clone)]
@@ -355,25 +357,4 @@ impl<'a> Builder<'a> {
             _ => Ok((self.single(id)?, false)),
         }
     }
-}
-
-/// One or two images as a kernel takes them, and the channel where the second begins.
-pub(super) fn joined_parts(from: &[Tensor]) -> ([Option<(Room, usize)>; 2], usize) {
-    let part = |i: usize| from.get(i).map(|t: &Tensor| (t.room, t.pitch()));
-    ([part(0), part(1)], if from.len() == 1 { i32::MAX as usize } else { from[0].pitch() })
-}
-
-/// The filters of a list of shares of layers.
-pub(super) fn filters<'g>(program: &'g Program, parts: &Parts) -> Vec<Filters<'g>> {
-    let share = |&(layer, channels): &(usize, (usize, usize))| {
-        let Op::Conv(conv) = &program.graph.nodes()[layer].op else { unreachable!("a share of a convolution") };
-        let (weight, kernel, outputs) = (&conv.weight[..], conv.kernel, conv.bias.len());
-        Filters { weight, inputs: conv.weight.len() / (outputs * kernel * kernel), outputs, kernel, channels }
-    };
-    parts.iter().map(share).collect()
-}
-
-/// Weights on the device, made when first needed.
-pub(super) fn upload(program: &Program, parts: &Parts, transposed: bool) -> Result<Weights> {
-    Weights::new(&program.gpu, program.precision, &filters(program, parts), transposed)
 }
