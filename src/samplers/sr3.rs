@@ -14,7 +14,7 @@ use crate::{Error, conditions};
 
 /// [`Conditional`] for priors conditioned on the bicubic interpolation of a low-resolution image, with the paper's steps: ancestral, 100 of
 /// them (the paper goes down from 2000 and finds 100 nearly as good; its levels for these were searched for, ours are even in the time of
-/// DDPM).
+/// DDPM), and begin at the condition unless `start=noise` says otherwise.
 ///
 /// With a [`crate::denoiser::Cascade`] (section 4.3) every stage takes these steps.
 ///
