@@ -204,7 +204,7 @@ mod tests {
 
     const SHAPE: [usize; 3] = [1, 24, 20];
 
-    fn blob() -> Vec<f32> {
+    pub(super) fn blob() -> Vec<f32> {
         let pixel = |i: usize| {
             let (y, x) = ((i / 20) as f32 - 9.0, (i % 20) as f32 - 8.0);
             (-(y * y + 2.0 * x * x) / 30.0).exp()

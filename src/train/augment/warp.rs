@@ -61,17 +61,10 @@ fn cubic(source: &[f32], (rows, columns): (usize, usize), y: f32, x: f32) -> f32
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::blob;
     use super::*;
 
     const STILL: Warp<'_> = Warp { angle: 0.0, size: 1.0, shift: (0.0, 0.0), bend: None };
-
-    fn blob() -> Vec<f32> {
-        let pixel = |i: usize| {
-            let (y, x) = ((i / 20) as f32 - 9.0, (i % 20) as f32 - 8.0);
-            (-(y * y + 2.0 * x * x) / 30.0).exp()
-        };
-        (0..480).map(pixel).collect()
-    }
 
     #[test]
     fn turns_scales_and_shifts_are_what_they_say() {
