@@ -288,6 +288,16 @@ impl Program {
             && !matches!(nodes[nodes[at].inputs[0].0].op, Op::GroupNorm { .. })
     }
 
+    /// Whether a convolution reads the value as it is stored; norms and attention round what they read or write by themselves.
+    fn is_operand(&self, at: usize) -> bool {
+        let nodes = self.graph.nodes();
+        self.readers[at].iter().any(|&reader| match nodes[reader].op {
+            Op::Conv(_) => true,
+            Op::Concat => self.is_operand(reader),
+            _ => false,
+        })
+    }
+
     fn weights(&self, parts: &Parts, transposed: bool) -> Result<Arc<Weights>> {
         let mut stores = lock(&self.stores);
         let key = (parts.clone(), transposed);

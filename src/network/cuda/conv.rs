@@ -44,6 +44,8 @@ pub(super) struct Finish {
     pub(super) out: Room,
     pub(super) out_pitch: usize,
     pub(super) out_is_float: bool,
+    /// A convolution reads it as it is stored.
+    pub(super) out_is_operand: bool,
     pub(super) sums: Option<Sums>,
 }
 
@@ -133,6 +135,7 @@ impl Request {
             out: places.at(finish.out),
             out_pitch: finish.out_pitch as i32,
             out_is_float: finish.out_is_float.into(),
+            out_is_operand: finish.out_is_operand.into(),
             partials: finish.sums.as_ref().map_or(0, |sums| places.at(sums.room)),
             partial_rows: rows as i32,
         };

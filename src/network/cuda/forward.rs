@@ -322,6 +322,7 @@ impl<'a> Builder<'a> {
                 out: out.room,
                 out_pitch: out.pitch(),
                 out_is_float: float,
+                out_is_operand: program.is_operand(result),
                 sums: out.sums.clone(),
             },
         };

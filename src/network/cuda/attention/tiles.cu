@@ -176,12 +176,12 @@ __device__ __forceinline__ void mask(float (&logits)[ROW_TILES][COLUMNS / 8][4],
                 for (int m = 0; m < ROW_TILES; m++) logits[m][n][e] = __int_as_float(0xff800000);
 }
 
-// Two neighbouring channels.
+// Two neighbouring channels, which a convolution reads next.
 __device__ __forceinline__ void store_pair(Element* to, float x, float y) {
 #if ELEMENT == 16
     *reinterpret_cast<unsigned*>(to) = pack_bf16(x, y);
 #else
-    *reinterpret_cast<float2*>(to) = make_float2(x, y);
+    *reinterpret_cast<float2*>(to) = make_float2(__uint_as_float(round_tf32(x)), __uint_as_float(round_tf32(y)));
 #endif
 }
 

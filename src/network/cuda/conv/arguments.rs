@@ -52,6 +52,7 @@ pub(super) struct Epilogue {
     pub(super) out: u64,
     pub(super) out_pitch: i32,
     pub(super) out_is_float: i32,
+    pub(super) out_is_operand: i32,
     pub(super) partials: u64,
     pub(super) partial_rows: i32,
 }

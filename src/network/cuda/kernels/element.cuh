@@ -102,12 +102,16 @@ __device__ __forceinline__ void load_floats(const float* p, float* f) {
         f[0] = v.x, f[1] = v.y;
     }
 }
-// Eight values that a tensor core reads next.
-__device__ __forceinline__ void store8_operand(element* p, float* f) {
+// Values that a tensor core reads next. It cuts off what it does not take: all gradients would come out smaller.
+template <int N>
+__device__ __forceinline__ void round_operand(float* f) {
 #if ELEMENT_BITS == 32 && ROUND_TF32
 #pragma unroll
-    for (int k = 0; k < 8; k++) f[k] = round_tf32(f[k]);
+    for (int k = 0; k < N; k++) f[k] = round_tf32(f[k]);
 #endif
+}
+__device__ __forceinline__ void store8_operand(element* p, float* f) {
+    round_operand<8>(f);
     store8(p, f);
 }
 

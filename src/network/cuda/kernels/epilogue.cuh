@@ -29,6 +29,7 @@ struct Epilogue {
     void* out;
     int out_pitch;
     int out_is_float;
+    int out_is_operand;  // a convolution reads it as it is stored
     float* partials;  // [image][rows][channels][2]: sums of v and v^2, or of g and g x; or null
     int partial_rows;
 };
@@ -101,6 +102,7 @@ __device__ __forceinline__ void finish(const Epilogue& e, const Channels<N>& c, 
     if (e.out_is_float) {
         store_values<N>((float*)e.out + to, v);
     } else {
+        if (e.out_is_operand) round_operand<N>(v);
         store_values<N>((element*)e.out + to, v);
     }
 }

@@ -49,7 +49,7 @@ extern "C" __global__ void add(const element* a, int a_pitch, const element* b, 
     }
 #pragma unroll
     for (int k = 0; k < 8; k++) v[k] *= scale;
-    store8(y + pixel * y_pitch + channel, v);
+    store8_operand(y + pixel * y_pitch + channel, v);
 }
 
 // Zeros between the pixels: y[2 i, 2 j] = x[i, j]. Sizes are those of x.

@@ -65,6 +65,7 @@ impl Builder<'_> {
                 out: room,
                 out_pitch: x.pitch(),
                 out_is_float: float,
+                out_is_operand: matches!(maker, Some(Step::Conv { .. })),
                 sums: sums.clone(),
             },
         };
