@@ -2,6 +2,7 @@
 
 use num_complex::Complex32;
 use operators::{Array, Context, DType, ForwardOperator, Noise, Space, Stream};
+use rayon::prelude::*;
 
 use crate::conditions::Condition;
 use crate::{Error, Result};
@@ -36,13 +37,15 @@ impl<'a> Shown<'a> {
     /// The conditions of `images` `[batch, channels, rows, columns]` in data units, in the network's intensities. `streams` says whose
     /// noise is added, where the condition has any.
     pub(super) fn of(&self, images: &Array, seed: u64, step: u64) -> Result<Array> {
-        let streams =
-            (0..images.batch()).map(|place| Stream { slice: step as u32, sample: place as u32, purpose: SHOWN });
-        let mut noise = Noise::new(seed, streams.collect());
-        let c = self.in_data_units(images, &mut noise)?;
         let (low, high) = (self.range.0 as f32, self.range.1 as f32);
-        let values = planes(&c)?.into_iter().map(|v| low + (high - low) * v).collect();
-        Ok(Array::from_vec(images.shape(), values)?)
+        // Image by image: a batch at a time goes through memory many times over, and the noise of an image is drawn by one thread.
+        let of_place = |place: usize| -> Result<Vec<f32>> {
+            let stream = Stream { slice: step as u32, sample: place as u32, purpose: SHOWN };
+            let c = self.in_data_units(&images.items(place, place + 1)?, &mut Noise::new(seed, vec![stream]))?;
+            Ok(planes(&c)?.into_iter().map(|v| low + (high - low) * v).collect())
+        };
+        let values: Vec<Vec<f32>> = (0..images.batch()).into_par_iter().map(of_place).collect::<Result<_>>()?;
+        Ok(Array::from_vec(images.shape(), values.concat())?)
     }
 
     /// The same as images of the measurement's space.
