@@ -28,17 +28,18 @@ mod record;
 mod resample;
 mod reverse;
 mod sources;
+mod stores;
 mod tile;
 mod training;
 mod tune;
+mod uses;
 mod vectors;
 
-use attention::{Attention, Element};
-use conv::Weights;
 use plan::{Plan, Wanted};
 use sources::Functions;
+use stores::Stores;
 pub(super) use training::Training;
-use training::{Master, Packed};
+use training::Master;
 use tune::Choices;
 use vectors::Vectors;
 
@@ -110,16 +111,6 @@ pub(super) struct Program {
 
 type PlanKey = (usize, usize, usize, bool);
 
-/// What is made on the device when a plan first asks for it.
-#[derive(Default)]
-struct Stores {
-    weights: HashMap<(Parts, bool), Arc<Weights>>,
-    biases: HashMap<Vec<usize>, CudaSlice<f32>>,
-    attentions: HashMap<[usize; 4], Arc<Attention>>,
-    /// What is to be made of the master's numbers whenever they have changed.
-    packed: Packed,
-}
-
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Program").field("gpu", &self.gpu).field("precision", &self.precision).finish_non_exhaustive()
@@ -143,18 +134,7 @@ impl Program {
                 return Err(Error::Mismatch(format!("layer graph: {reason}")));
             }
         }
-        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-        for (at, node) in nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|input| readers[input.0].push(at));
-        }
-        let mut wants_sums = vec![false; nodes.len()];
-        for at in (0..nodes.len()).rev() {
-            wants_sums[at] = readers[at].iter().any(|&reader| match nodes[reader].op {
-                Op::GroupNorm { .. } => true,
-                Op::Concat => wants_sums[reader],
-                _ => false,
-            });
-        }
+        let (readers, wants_sums) = uses::readers(nodes);
         let functions = Functions::new(gpu, precision)?;
         let vectors = match master {
             // Those of a batch are made with its plan.
@@ -249,110 +229,6 @@ impl Program {
                 Ok(place.insert(Plan::new(self, &self.vectors, batch, (height, width), wanted)?))
             }
         }
-    }
-
-    fn norm_layer(&self, at: usize) -> NormLayer {
-        self.norms[&at]
-    }
-
-    /// The size of the filters of a layer.
-    fn kernel(&self, layer: usize) -> usize {
-        match &self.graph.nodes()[layer].op {
-            Op::Conv(conv) => conv.kernel,
-            _ => unreachable!("a convolution"),
-        }
-    }
-
-    /// The one layer that a convolution's result is added up in, if that is all it is for.
-    fn fuses_into(&self, at: usize) -> Option<usize> {
-        match self.readers[at][..] {
-            [reader] if matches!(self.graph.nodes()[reader].op, Op::Add { .. } | Op::AddVector) => Some(reader),
-            _ => None,
-        }
-    }
-
-    /// Whether a layer is the 1x1 convolution of a skip connection that a 3x3 convolution sums up together with its own input.
-    fn joins_later(&self, at: usize) -> bool {
-        let nodes = self.graph.nodes();
-        let (Op::Conv(conv), Some(reader)) = (&nodes[at].op, self.fuses_into(at)) else { return false };
-        let Op::Add { .. } = nodes[reader].op else { return false };
-        let [first, second] = nodes[reader].inputs[..] else { return false };
-        if (conv.kernel, conv.stride) != (1, 1) || first.0 != at || second.0 < at {
-            return false;
-        }
-        let main = &nodes[second.0];
-        let single = |node: usize| !matches!(nodes[node].op, Op::Concat);
-        matches!(&main.op, Op::Conv(main) if (main.kernel, main.stride) == (3, 1))
-            && self.readers[second.0].len() == 1
-            && single(main.inputs[0].0)
-            && !matches!(nodes[nodes[at].inputs[0].0].op, Op::GroupNorm { .. })
-    }
-
-    /// Whether a convolution reads the value as it is stored; norms and attention round what they read or write by themselves.
-    fn is_operand(&self, at: usize) -> bool {
-        let nodes = self.graph.nodes();
-        self.readers[at].iter().any(|&reader| match nodes[reader].op {
-            Op::Conv(_) => true,
-            Op::Concat => self.is_operand(reader),
-            _ => false,
-        })
-    }
-
-    fn weights(&self, parts: &Parts, transposed: bool) -> Result<Arc<Weights>> {
-        let mut stores = lock(&self.stores);
-        let key = (parts.clone(), transposed);
-        if let Some(found) = stores.weights.get(&key) {
-            return Ok(found.clone());
-        }
-        let made = Arc::new(match &self.master {
-            Some(master) => master.filters(self, parts, transposed, &mut stores.packed)?,
-            None => forward::upload(self, parts, transposed)?,
-        });
-        stores.weights.insert(key, made.clone());
-        Ok(made)
-    }
-
-    /// The sum of the biases of the layers, filled up with zeros to a multiple of eight.
-    fn bias(&self, layers: &[usize]) -> Result<u64> {
-        let mut stores = lock(&self.stores);
-        if let Some(found) = stores.biases.get(layers) {
-            return Ok(address(&self.gpu, found));
-        }
-        if let Some(master) = &self.master {
-            let made = master.biases(self, layers, &mut stores.packed)?;
-            let at = address(&self.gpu, &made);
-            stores.biases.insert(layers.to_vec(), made);
-            return Ok(at);
-        }
-        let mut sum: Vec<f32> = Vec::new();
-        for &layer in layers {
-            let Op::Conv(conv) = &self.graph.nodes()[layer].op else { unreachable!("a convolution") };
-            sum.resize(conv.bias.len().next_multiple_of(8), 0.0);
-            sum.iter_mut().zip(conv.bias.iter()).for_each(|(sum, bias)| *sum += bias);
-        }
-        let made = self.gpu.stream().clone_htod(&sum).map_err(|e| driver_error("copying weights to the GPU", e))?;
-        let at = address(&self.gpu, &made);
-        stores.biases.insert(layers.to_vec(), made);
-        Ok(at)
-    }
-
-    fn element(&self) -> Element {
-        match self.precision {
-            Precision::Bf16 => Element::Bf16,
-            Precision::Tf32 => Element::Tf32,
-            Precision::F32 => Element::F32,
-        }
-    }
-
-    fn attention(&self, batch: usize, pixels: usize, heads: usize, depth: usize) -> Result<Arc<Attention>> {
-        let mut stores = lock(&self.stores);
-        let key = [batch, pixels, heads, depth];
-        if let Some(found) = stores.attentions.get(&key) {
-            return Ok(found.clone());
-        }
-        let made = Arc::new(Attention::compile(&self.gpu, batch, pixels, heads, depth, self.element())?);
-        stores.attentions.insert(key, made.clone());
-        Ok(made)
     }
 }
 
