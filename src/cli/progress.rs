@@ -2,18 +2,23 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use recon::samplers::{Observer, Progress};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// When Ctrl-C was first pressed.
+static INTERRUPTED: OnceLock<Instant> = OnceLock::new();
 
-/// Turns Ctrl-C into a flag that the samplers see at their next step. A second one ends the process at once.
+/// Signals so close together are one: `timeout` and batch systems send theirs to a process and then to its group.
+const ONE_PRESS: Duration = Duration::from_millis(500);
+
+/// Turns Ctrl-C into a flag that the samplers see at their next step. A later one ends the process at once.
 pub fn watch_for_interrupts() {
     // Without a handler Ctrl-C still works, it only forgets the unfinished slice: not worth failing for.
     let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+        if INTERRUPTED.get_or_init(Instant::now).elapsed() > ONE_PRESS {
             std::process::exit(130);
         }
     });
@@ -21,7 +26,7 @@ pub fn watch_for_interrupts() {
 
 /// Whether Ctrl-C was pressed.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+    INTERRUPTED.get().is_some()
 }
 
 /// Slices done, rate and time left; silent where stderr is not a terminal.

@@ -1,9 +1,9 @@
 //! Ctrl-C loses nothing that was finished.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::scene::{FAST, Nifti, Ran, Scene};
+use super::scene::{FAST, Nifti, Ran, Scene, press_ctrl_c};
 
 /// Long enough per slice to be interrupted, with the noise that makes slices differ from run to run unless the streams are right.
 const SLOW: &str = "--sampler l1-wavelet:iterations=2500,tolerance=0 --noise 0.02";
@@ -29,7 +29,7 @@ fn interrupted(scene: &Scene, arguments: &str, journal: &str, slices: usize) -> 
         assert!(start.elapsed() < Duration::from_secs(300), "no slice was finished");
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    press_ctrl_c(&child);
     Ran::of(child.wait_with_output().unwrap())
 }
 

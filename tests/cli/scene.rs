@@ -193,3 +193,10 @@ impl Scene {
 pub fn psnr(sidecar: &Sidecar) -> f64 {
     sidecar.volumes[0].metrics.expect("a reference").reconstruction.psnr.expect("a range")
 }
+
+/// Ctrl-C as `timeout` and batch systems send it: to the process, and once more to its group.
+pub fn press_ctrl_c(child: &std::process::Child) {
+    for _ in 0..2 {
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    }
+}

@@ -1,12 +1,12 @@
 //! A prior is trained, interrupted, gone on with, and used.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use recon::network::Prior;
 use serde_json::Value;
 
-use super::scene::{Nifti, Ran, Scene};
+use super::scene::{Nifti, Ran, Scene, press_ctrl_c};
 
 const SMALL: &str = "--device cpu --size 32 --channels 8,16 --head 8 --groups 4 --batch 4 --learning-rate 4e-3";
 
@@ -127,7 +127,7 @@ fn an_interrupted_training_goes_on_as_if_it_had_not_been() {
         assert!(begun.elapsed() < Duration::from_secs(120));
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    press_ctrl_c(&child);
     let ran = Ran::of(child.wait_with_output().unwrap()).fails(130, &["interrupted", "--resume goes on"]);
     let kept = losses(&log(&scene, "parts")).len();
     assert!((5..150).contains(&kept), "{kept} steps: {}", ran.stderr);
