@@ -38,8 +38,8 @@ mod vectors;
 use plan::{Plan, Wanted};
 use sources::Functions;
 use stores::Stores;
-pub(super) use training::Training;
 use training::Master;
+pub(super) use training::Training;
 use tune::Choices;
 use vectors::Vectors;
 
