@@ -48,6 +48,7 @@ fn step(gpu: &Arc<Gpu>, network: Network, batch: usize) -> f64 {
         layout: "guided-diffusion".into(),
         parameters: 0,
         sha256: String::new(),
+        file_bytes: 0,
         training_size: None,
         training_voxel_mm: None,
         notes: Vec::new(),

@@ -216,6 +216,8 @@ pub struct Card {
     pub parameters: usize,
     /// SHA-256 of the file of its weights.
     pub sha256: String,
+    /// Bytes of that file.
+    pub file_bytes: u64,
     /// Height and width of the images it was trained on, if stated.
     pub training_size: Option<(usize, usize)>,
     /// Pixel size (rows, columns) of those images in mm, if stated.

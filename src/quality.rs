@@ -55,11 +55,11 @@ const PRIORS: [&str; 2] = ["brain-mr", "brain-mr-large"];
 const SAMPLES: (usize, usize) = (2, 10);
 
 const ROWS: [Row; 4] = [
-    Row { operators: "mri", sigma: (0.5, 0.5), ratios: [(0.289, 0.503), (0.310, 0.504)] },
-    Row { operators: "sr", sigma: (1.3, 40.0), ratios: [(0.239, 0.282), (0.226, 0.266)] },
-    Row { operators: "blur", sigma: (2.8, 40.0), ratios: [(0.230, 0.282), (0.213, 0.266)] },
+    Row { operators: "mri", sigma: (0.5, 0.5), ratios: [(0.289, 0.503), (0.324, 0.537)] },
+    Row { operators: "sr", sigma: (1.3, 40.0), ratios: [(0.239, 0.282), (0.232, 0.266)] },
+    Row { operators: "blur", sigma: (2.8, 40.0), ratios: [(0.230, 0.282), (0.220, 0.270)] },
     // Every other one: starts from noise, as a hole needs it.
-    Row { operators: "", sigma: (40.0, 8.4), ratios: [(0.330, 0.343), (0.348, 0.476)] },
+    Row { operators: "", sigma: (40.0, 8.4), ratios: [(0.330, 0.343), (0.397, 0.453)] },
 ];
 
 impl Quality {

@@ -80,8 +80,9 @@ impl Prior {
             (network, vec![HashedFile::of_bytes("weights", format!("bundled {}", prior.name), prior.weights)])
         } else if path.exists() {
             let network = Stage::open(path)?;
-            let (sha256, path) = (network.card.sha256.clone(), path.display().to_string());
-            (network, vec![HashedFile { role: "weights".into(), path, bytes: 0, sha256 }])
+            let Card { sha256, file_bytes: bytes, .. } = network.card.clone();
+            let path = path.display().to_string();
+            (network, vec![HashedFile { role: "weights".into(), path, bytes, sha256 }])
         } else {
             let known: Vec<_> = datasets::PRIORS.iter().map(|prior| prior.name).collect();
             let reason =

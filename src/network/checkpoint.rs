@@ -45,6 +45,8 @@ struct Tensor {
 pub(super) struct Summary {
     /// SHA-256 of the weights as they are stored.
     pub sha256: String,
+    /// How many bytes they are.
+    pub file_bytes: u64,
     /// Numbers in the layers.
     pub parameters: usize,
     /// What could not be used, in words.
@@ -155,8 +157,9 @@ impl<'a> Checkpoint<'a> {
                 self.error(format!("tensor `{name}` {shape:?} belongs to no layer of this network ({more} more)"))
             );
         }
+        let file_bytes = self.source.len();
         let sha256 = self.hash.finish().map_err(|reason| Error::Model { path: self.path, reason })?;
-        Ok(Summary { sha256, parameters: self.parameters, notes: self.notes })
+        Ok(Summary { sha256, file_bytes, parameters: self.parameters, notes: self.notes })
     }
 }
 

@@ -106,6 +106,7 @@ impl Prior {
             layout: "diffusers UNet2DModel".into(),
             parameters: summary.parameters,
             sha256: summary.sha256,
+            file_bytes: summary.file_bytes,
             training_size: config.sample_size,
             training_voxel_mm: None,
             notes: summary.notes,

@@ -125,6 +125,7 @@ impl Prior {
             layout,
             parameters: summary.parameters,
             sha256: summary.sha256,
+            file_bytes: summary.file_bytes,
             training_size,
             training_voxel_mm: None,
             notes: summary.notes,

@@ -28,8 +28,10 @@ fn a_conditional_prior_reconstructs_what_it_is_conditioned_on() {
     assert!(a.values.iter().all(|v| v.is_finite()) && a.values != b.values);
     let sidecar = scene.sidecar("b.json");
     assert_eq!(sidecar.sampler.unwrap().denoise_per_image, 8);
-    let files: Vec<_> = sidecar.prior.unwrap().files.into_iter().map(|file| file.role).collect();
-    assert_eq!(files, ["weights", "settings"]);
+    let files: Vec<_> = sidecar.prior.unwrap().files.into_iter().map(|file| (file.role, file.bytes)).collect();
+    let size = |name: &str| scene.bytes(&format!("tiny/{name}")).len() as u64;
+    let expected = [("weights", "diffusion_pytorch_model.safetensors"), ("settings", "recon.json")];
+    assert_eq!(files, expected.map(|(role, name)| (role.to_owned(), size(name))));
     // What explains the measurement explains it, whatever the network thinks.
     scene.run(&format!("{run} --sampler conditional:steps=3,project=true -o c.nii scan.nii")).ok();
     let misfit = scene.sidecar("c.json").volumes[0].slices[0].misfit.expect("a measurement");

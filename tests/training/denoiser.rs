@@ -64,6 +64,7 @@ fn a_network_trained_with_any_objective_is_the_exact_denoiser() {
             layout: "test".into(),
             parameters: 2,
             sha256: String::new(),
+            file_bytes: 0,
             training_size: None,
             training_voxel_mm: None,
             notes: Vec::new(),
